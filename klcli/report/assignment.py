@@ -1,7 +1,7 @@
 """The folder of an assignment: figures, tables, and a LaTeX document that includes them."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -11,7 +11,7 @@ from klcli.errors import ConfigError
 from klcli.procedures.assignment import Assignment, Part
 from klcli.procedures.searches import tried_values
 from klcli.report.plots.chart import Chart, Look
-from klcli.report.plots.curves import bn_overlay, bn_pairs, repeats, training_curves
+from klcli.report.plots.curves import Epochs, bn_overlay, bn_pairs, repeats, training_curves
 from klcli.report.plots.studies import lambda_search, sigma_curves
 from klcli.report.tables import studies
 from klcli.report.tables.formats import latex_text, to_csv, to_latex, to_markdown
@@ -22,7 +22,6 @@ from klcli.settings.editions import EDITIONS
 from klcli.settings.run_command import DEFAULT_DATABASE
 from klcli.settings.run_names import names_of
 from klcli.settings.setting import require
-from klcli.settings.train_config import TrainConfig
 from klcli.store.checkpoints import write_atomically
 from klcli.store.records import Epoch, Run
 from klcli.text import command_text, path_text
@@ -40,7 +39,6 @@ PREAMBLE = r"""\documentclass[a4paper]{article}
 \renewcommand{\topfraction}{.9}\renewcommand{\textfraction}{.1}\renewcommand{\floatpagefraction}{.8}"""
 UNEDITED = "% klcli replaces this file as long as it is not edited: "
 BEST = 3  # lambdas of each stage in a table of their own
-Epochs = Mapping[int, Sequence[Epoch]]
 
 
 @dataclass(frozen=True)
@@ -94,16 +92,13 @@ def editions_table() -> Table:
         networks = dict.fromkeys(layers_name(config) for configs in one.curves for config in configs)
         row = {"networks": ", ".join(networks), "bn": "both" if one.curves[0][1:] else "without"}
         row["search"] = f"{network_name(one.search)}, {' + '.join([str(one.trials)] * (one.fine + 1))} values"
-        row["chosen"] = f"{one.final.cycles} cycles, n_s {_n_s(one.final)}"
+        row["chosen"] = f"{one.final.cycles} cycles, n_s {budget_of(one.final).step_size}"
         if one.sweep:
-            row["swept"] = f"{layers_name(one.sweep)}, {one.sweep.cycles} cycles, n_s {_n_s(one.sweep)}"
+            n_s = budget_of(one.sweep).step_size
+            row["swept"] = f"{layers_name(one.sweep)}, {one.sweep.cycles} cycles, n_s {n_s}"
         rows.append(vars(one) | row)
     head = "*name=edition; report; course; date; networks; bn=BN; search=lambda search; chosen=then; swept=sigma sweep"
     return Table("What the editions of the course ask", columns(head), rows)
-
-
-def _n_s(config: TrainConfig) -> int:
-    return budget_of(config).step_size
 
 
 def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db: Path) -> Iterator[Section]:
@@ -114,9 +109,8 @@ def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db:
     if any(check.configs[0].batch_norm for check in found.checks):
         sentence += " Before batch normalisation the gradient of b is 0, and its relative error one of rounding."
     question = "Which formula did you differentiate, and how small must an error be?"
-    yield Section(
-        "Gradients", [Exhibit("gradients", _gradients(found), [found.commands["gradients"]])], sentence, question
-    )
+    checked = Exhibit("gradients", _gradients(found), [found.commands["gradients"]])
+    yield Section("Gradients", [checked], sentence, question)
 
     every = [run for runs in found.curves for run in runs]
     epochs = {run.id: epochs_of(run.id) for run in (*every, *found.final, *found.sweep)}

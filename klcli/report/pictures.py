@@ -145,19 +145,17 @@ class Painter:
             return []
         return [(f"study-{number:06d}-lambda", lambda: lambda_search(found.stages, choice, *self._splits[:1]))]
 
-    def _gathered(self, gather: Callable[..., Chart], *groups: Sequence[Run], splits: Sequence[str] = ()) -> Chart:
-        epochs = {run.id: self._store.runs.epochs(run.id) for runs in groups for run in runs}
-        return gather(*groups, epochs, self._splits or splits)
+    def _gathered(self, gather: Callable[..., Chart], *groups: Sequence[Run]) -> Chart:
+        return gather(*groups, {run.id: self._store.runs.epochs(run.id) for own in groups for run in own}, self._splits)
 
-    def _training(self, runs: Sequence[Run], kind: str = "training") -> list[Named]:
+    def _training(self, runs: Sequence[Run]) -> list[Named]:
         """Return a picture of each setting, with a band over its repeats."""
         groups = curves.repeats(runs)
-        return [(f"{_stem(own)}-{kind}", partial(self._gathered, curves.training_curves, own)) for own in groups]
+        return [(f"{_stem(own)}-training", partial(self._gathered, curves.training_curves, own)) for own in groups]
 
     def _curves(self, runs: Sequence[Run]) -> list[Named]:
-        if len(runs) == 1:
-            return self._training(runs, "curves")
-        return [(f"{_stem(runs)}-curves", partial(self._gathered, curves.overlay, runs, splits=("validation",)))]
+        gather = curves.overlay if len(runs) > 1 else curves.training_curves
+        return [(f"{_stem(runs)}-curves", partial(self._gathered, gather, runs))]
 
     def _bn(self, without: Sequence[Run], with_bn: Sequence[Run]) -> Named:
         return f"{_stem([*without, *with_bn])}-bn", partial(self._gathered, curves.bn_overlay, without, with_bn)

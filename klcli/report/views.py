@@ -67,7 +67,10 @@ def view(store: Store, selection: Selection) -> View:
     if order:
         store.runs.require_column(order.column)
     if selection.is_list and (order is None or order.column not in RESULTS):
-        return _list(store, selection, chosen, order or NEWEST_FIRST)
+        if selection.dataset is not None:
+            mine = _choose_images(image_sets(store, RunFilter()), selection.dataset)
+            chosen = replace(chosen, dataset_sha256=mine.dataset_sha256)
+        return _listed(store, selection, chosen, order or NEWEST_FIRST)
     return _ranking(store, selection, chosen, order or BEST_FIRST)
 
 
@@ -173,16 +176,6 @@ def states_words(counts: dict[str, int]) -> str:
     return ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
 
 
-def _list(store: Store, selection: Selection, chosen: RunFilter, order: Order) -> View:
-    if selection.dataset is not None:
-        mine = _choose_images(image_sets(store, RunFilter()), selection.dataset)
-        chosen = replace(chosen, dataset_sha256=mine.dataset_sha256)
-    found = _listed(store, selection, chosen, order)
-    none_yet = f"{store.path} holds no run yet: begin with `{FIRST_COMMAND}`"
-    note = NO_MATCH if store.runs.count_by_state() else none_yet
-    return found if found.table else View(notes=[note], document={"runs": []})
-
-
 def _listed(store: Store, selection: Selection, chosen: RunFilter, order: Order, title: str = "") -> View:
     """Return the list of runs in order, by default under a title that counts those in it.
 
@@ -196,7 +189,8 @@ def _listed(store: Store, selection: Selection, chosen: RunFilter, order: Order,
     counted = f"Runs in {store.path}: {states}{words.subset_words(sound)}"
     table, total = list_table(everything, title or counted), store.runs.count(chosen)
     if not table.rows:
-        return View()
+        none_yet = f"{store.path} holds no run yet: begin with `{FIRST_COMMAND}`"
+        return View(notes=[NO_MATCH if store.runs.count_by_state() else none_yet], document={"runs": []})
     notes = _left_out("newest" if order == NEWEST_FIRST else "first", table, total, "runs")
     document = {"runs": [*map(run_document, runs)], "total": total, "notes": notes}
     return View(table=table, notes=notes, document=document, runs=sound)
@@ -209,7 +203,7 @@ def _left_out(first: str, table: Table, total: int, what: str) -> list[str]:
 
 def _limited(table: Table, limit: int | None) -> tuple[Table, list[str]]:
     """Return the first rows of a table, at most `limit`, and a note if there are more."""
-    shown = table.limited(limit)
+    shown = replace(table, rows=table.rows[:limit])
     return shown, _left_out("first", shown, len(table.rows), "rows")
 
 

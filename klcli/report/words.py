@@ -113,11 +113,9 @@ def method_words(run: Run) -> str:
 
 def methods_words(runs: Sequence[Run]) -> str:
     """`decay of W1 halved`, or `decay of W1 halved in runs 3-5` if others are without it; empty without any."""
-    methods = {run.method: [one for one in runs if one.method == run.method] for run in runs}
-    named = [
-        method if len(methods) == 1 else f"{method} in {run_numbers(own)}" for method, own in methods.items() if method
-    ]
-    return "; ".join(named)
+    methods = {run.method: run_numbers([one for one in runs if one.method == run.method]) for run in runs}
+    is_one = len(methods) == 1
+    return "; ".join(method if is_one else f"{method} in {own}" for method, own in methods.items() if method)
 
 
 def options_words(

@@ -23,19 +23,16 @@ class Markup(str):
 
 def joined(*parts: str) -> Markup:
     """Concatenate parts, escaping those that are plain text."""
-    return Markup("".join(part if isinstance(part, Markup) else _escape(part) for part in parts))
+    escaped = (part if isinstance(part, Markup) else html.escape(visible(part, keep="\n")) for part in parts)
+    return Markup("".join(escaped))
 
 
 def element(name: str, /, *children: str, **attributes: str) -> Markup:
     """Return an element. `class_` and `data_value` become class and data-value; children are escaped unless Markup."""
     names = {key: key.rstrip("_").replace("_", "-") for key in attributes}
-    given = "".join(f' {names[key]}="{_escape(value)}"' for key, value in attributes.items())
+    given = "".join(f' {names[key]}="{joined(value)}"' for key, value in attributes.items())
     end = "" if name in ("img", "meta", "link") else f"{joined(*children)}</{name}>"
     return Markup(f"<{name}{given}>{end}")
-
-
-def _escape(text: str) -> str:
-    return html.escape(visible(text, keep="\n"))
 
 
 @dataclass(frozen=True)
@@ -124,8 +121,6 @@ def table(content: Table, folds: bool = True) -> Markup:
 def _accuracies_first(columns: Sequence[Column]) -> tuple[Column, ...]:
     """Return the keys of the rows, the accuracies with what is joined to them, and the other columns."""
     keys = [i for i, one in enumerate(columns) if one.is_key] or [0]
-
-    def rank(own: list[int]) -> int:
-        return 0 if own[0] in keys else 1 if "accuracy" in columns[own[0]].key else 2
-
-    return tuple(columns[i] for own in sorted(joined_groups(columns, range(len(columns))), key=rank) for i in own)
+    ranks = [0 if i in keys else 1 if "accuracy" in one.key else 2 for i, one in enumerate(columns)]
+    ordered = sorted(joined_groups(columns, range(len(columns))), key=lambda own: ranks[own[0]])
+    return tuple(columns[i] for own in ordered for i in own)

@@ -25,8 +25,7 @@ def own_settings() -> Iterator[None]:
     import matplotlib as mpl
 
     with silence(), mpl.rc_context():
-        mpl.rcParams.update({key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"})
-        mpl.rcParams.update(OWN)
+        mpl.rcParams.update({key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"} | OWN)
         yield
 
 
@@ -37,8 +36,7 @@ def silence() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logger.setLevel(level)

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from klcli.store.records import Epoch
-
 # One colour for one thing in every picture, distinct with every common colour blindness: Okabe and Ito's for the splits
 # and for BN, most of Tol's muted ones for everything else, as the settings of a comparison or the stages of a search.
 OF_SPLIT = {"train": "#0072B2", "validation": "#D55E00", "test": "#000000"}
@@ -85,21 +83,9 @@ class Chart:
     shares_axes: bool = False  # x of all panels, y of the panels of a row that share it
 
 
-def curve(
-    epochs: Sequence[Epoch], key: str, label: str | None, colour: str, style: str, x: str = "step", **more: Any
-) -> Line:
-    """Return a metric of the evaluations of a run over update steps, or over another of their fields."""
-    xs, ys = ([getattr(one, name) for one in epochs] for name in (x, key))
-    return Line(label, xs, ys, colour, style, **more)
-
-
-def marks(
-    label: str | None, points: Sequence[tuple[float, float]], colour: str, marker: str, size: float,
-    spread: Sequence[float] = (),
-) -> list[Line]:  # fmt: skip
-    """Return points (x, y) as markers without a line; none for no points."""
-    x, y = [x for x, _ in points], [y for _, y in points]
-    return [Line(label, x, y, colour, "", spread, marker=marker, size=size)] if points else []
+def marks(label: str | None, points: Sequence[tuple[float, float]], colour: str, **look: Any) -> list[Line]:
+    """Return points (x, y) as markers without a line, with other fields of a Line; none for no points."""
+    return [Line(label, [x for x, _ in points], [y for _, y in points], colour, "", **look)] if points else []
 
 
 def scale_of(losses: Sequence[float]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from klcli.report import words
 from klcli.report.plots import chart
-from klcli.report.plots.chart import DURING, GREY, OF_BN, OF_SPLIT, STYLES, Chart, Line, Panel, curve, steps_limit
+from klcli.report.plots.chart import DURING, GREY, OF_BN, OF_SPLIT, STYLES, Chart, Line, Panel, steps_limit
 from klcli.report.tables.groups import varying
 from klcli.report.tables.studies import suggestion_of
 from klcli.report.tables.table import SPLITS
@@ -75,7 +75,7 @@ def complete_of(runs: Runs) -> Runs:
 
 
 def mean_curve(
-    label: str, runs: Runs, epochs: Epochs, key: str, colour: str, style: str, dots_below: int = 3
+    label: str | None, runs: Runs, epochs: Epochs, key: str, colour: str, style: str, dots_below: int = 3
 ) -> list[Line]:
     """Return the mean of a metric such as `train_loss`, and for several runs its standard deviation, as one line.
 
@@ -122,7 +122,7 @@ def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:
     config, updates, cycle = run.config, last.step, shared_cycle([run])
     total = round(run.cycles * 2 * run.step_size)
     # n_s and the length are the stored values of the run: they do not depend on the available images.
-    budget = Budget(config, round(total / run.epochs) if run.epochs else 1, run.step_size, total, ())
+    budget = Budget(config, 1, run.step_size, total, ())
     if config.schedule == "constant":
         return [(step, budget.learning_rate(step, config)) for step in (0, updates)]
     length = cycle or total
@@ -139,15 +139,13 @@ def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:
 
 
 def _range_curves(run: Run, epochs: Sequence[Epoch], splits: Sequence[str]) -> Chart:
-    found, panels = suggestion_of(run, epochs), []
+    found, panels, etas = suggestion_of(run, epochs), [], [one.learning_rate for one in epochs]
     ends = (("min", found.eta_min), ("max", found.eta_max)) if found else ()
     limits = {f"suggested eta {end} {eta:.2g}": eta for end, eta in ends}
+    shown = [split for split in splits or DURING if split != "test"]
     for name in ("loss", "accuracy"):
-        lines = [
-            curve(epochs, f"{split}_{name}", split, OF_SPLIT[split], STYLES[split], x="learning_rate", dots_below=60)
-            for split in splits or DURING
-            if split != "test"
-        ]
+        measured = {split: [getattr(one, f"{split}_{name}") for one in epochs] for split in shown}
+        lines = [Line(split, etas, y, OF_SPLIT[split], STYLES[split], dots_below=60) for split, y in measured.items()]
         losses, ylim = lines[-1].y if lines else (), None
         if name == "loss" and losses and max(losses) > WORST * losses[0]:
             ylim = 0.95 * min(min(line.y) for line in lines), WORST * losses[0]
@@ -160,12 +158,13 @@ def _range_curves(run: Run, epochs: Sequence[Epoch], splits: Sequence[str]) -> C
 FEW, LETTERS = 6, 60  # curves of a comparison, and the most letters of each label if there are more
 
 
-def overlay(runs: Runs, epochs: Epochs, splits: Sequence[str] = ("validation",)) -> Chart:
-    """Gather the curves of runs with evaluations, a colour per setting; its repeats become one curve with a band.
+def overlay(runs: Runs, epochs: Epochs, splits: Sequence[str] = ()) -> Chart:
+    """Gather the validation curves of runs with evaluations, or those of the `splits`, a colour per setting.
 
-    Of several splits, each has a style of its own. Of repeats, those that are not complete are left out if one is,
-    because a mean ends with the shortest.
+    Repeats become one curve with a band. Of several splits, each has a style of its own. Of repeats, those that are not
+    complete are left out if one is, because a mean ends with the shortest.
     """
+    splits = splits or ("validation",)
     measured, empty = [run for run in runs if epochs[run.id]], [run for run in runs if not epochs[run.id]]
     groups, is_one = [complete_of(own) for own in repeats(measured)], len(splits) == 1
     drawn = [run for run in measured if any(run in own for own in groups)]
@@ -196,20 +195,13 @@ def bn_overlay(without: Runs, with_bn: Runs, epochs: Epochs, splits: Sequence[st
         for runs, name in ((without, "without BN"), (with_bn, words.bn_words(other.config)))
         for split in splits or DURING
     ]
-    also = ", ".join(
-        f"{one.label} {one.words(words.setting_value(first, one.key))} without BN and "
-        f"{one.words(words.setting_value(other, one.key))} with it"
-        for one in varying([first, other])
-        if one.key not in words.IN_NAME
-    )
+    differing = [one for one in varying([first, other]) if one.key not in words.IN_NAME]
+    mine, its = ([one.words(words.setting_value(run, one.key)) for one in differing] for run in (first, other))
+    also = [f"{one.label} {a} without BN and {b} with it" for one, a, b in zip(differing, mine, its, strict=True)]
     if first.method != other.method:
-        methods = f"{words.method_words(first)} without BN and {words.method_words(other)} with it"
-        also = ", ".join(filter(None, [also, methods]))
-    caption = (
-        _common(both) + not_complete(both),
-        f"also different: {also}" if also else "",
-        BAND if len(both) > 2 else "",
-    )
+        also.append(f"{words.method_words(first)} without BN and {words.method_words(other)} with it")
+    different = f"also different: {', '.join(also)}" if also else ""
+    caption = (_common(both) + not_complete(both), different, BAND if len(both) > 2 else "")
     title = f"Without and with batch normalisation: {words.network_name(first.config)}{words.subset_words(both)}"
     return _chart(title, caption, curves, epochs)
 
@@ -248,12 +240,8 @@ def bn_pair(runs: Runs) -> tuple[Run, Run] | None:
     of = {run.id: (run.dataset_sha256, run.split, run.config.hidden) for run in runs}
     without, with_bn = ([run for run in runs if run.config.batch_norm is is_bn] for is_bn in (False, True))
     pairs = [(a, b) for a, b in product(without, with_bn) if of[a.id] == of[b.id]]
-
-    def unlike(pair: tuple[Run, Run]) -> tuple[bool, int]:
-        a, b = pair
-        return a.method != b.method, len(differences(a.config, b.config))
-
-    return min(pairs, key=unlike, default=None)
+    unlike = [(a.method != b.method, len(differences(a.config, b.config))) for a, b in pairs]
+    return pairs[unlike.index(min(unlike))] if pairs else None
 
 
 def _chart(title: str, caption: Sequence[str], curves: Sequence[Curve], epochs: Epochs) -> Chart:

@@ -94,16 +94,13 @@ def _planned(chart: Chart, labels: Sequence[str], width: float, size: float) -> 
     columns = given if chart.shares_axes else max(1, min(given, int(width / NARROWEST)))
     ncols, texts, legend = _legend(labels, width, size)
     least = LOWEST + NAME_INCHES * max(len(panel.names) for panel in panels)
-
-    def height(columns: int) -> float:
-        return min(usual, max(least, usual * width / columns / (chart.width / given)))
-
+    height = {n: min(usual, max(least, usual * width / n / (chart.width / given))) for n in (2, columns)}
     beside = False
     if len(panels) == 3 and columns > 1 and legend > ABOVE:
         _, narrow, high = _legend(labels, width / 2 - 2 * PADDING, size, most=1)
-        if beside := high < height(2) - 3 * LINE * size / 72:  # without the labels of the panel beside it
+        if beside := high < height[2] - 3 * LINE * size / 72:  # without the labels of the panel beside it
             columns, texts = 2, narrow
-    return _Plan(math.ceil(len(panels) / columns), columns, height(columns), texts, ncols, legend, beside)
+    return _Plan(math.ceil(len(panels) / columns), columns, height[columns], texts, ncols, legend, beside)
 
 
 def _labels(panel: Panel) -> list[str]:

@@ -73,8 +73,7 @@ def draw_weights(run: Run, W: np.ndarray, suffix: str = "png", look: Look = SCRE
     rows = math.ceil(len(images) / columns)
     # One large image: a hundred panels would take seconds.
     cell = SIDE + 2 * GAP
-    grid = np.ones((rows * columns, cell, cell, CHANNELS))
-    grid[: len(images), GAP:-GAP, GAP:-GAP] = images
+    grid = np.pad(images, ((0, rows * columns - len(images)), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=1)
     mosaic = grid.reshape(rows, columns, cell, cell, CHANNELS).transpose(0, 2, 1, 3, 4)
     which = f"the {SHOWN} longest of {units} units" if units > SHOWN else f"{units} units"
     caption = f"{settings_line(run)}; {which}, by descending norm, each scaled by its largest weight, grey is 0"

@@ -1,5 +1,6 @@
 """Pictures of a reproduction: the figures of a published report, drawn from our runs."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,62 +27,51 @@ def pictures(
 
     With `kind`, only those with such panels; with `splits`, only the curves of these.
     """
-    report, marks, runs_of = found.report, found.terms.brackets, found.evidence.runs_of
+    report, runs_of, names = found.report, found.evidence.runs_of, Counter[str]()
+
+    def named(rows: Sequence[str], what: str, end: str = "") -> tuple[str, str]:
+        """Return the name of a file, unlike that of another figure that begins with the same row, and the caption."""
+        first, last = rows[0], rows[-1]
+        names[first + end] += 1
+        again = f"-figure-{names[first + end]}" if names[first + end] > 1 else ""
+        caption = f"{first if first == last else f'{first} to {last}'}: {what}{found.terms.brackets}"
+        return f"{report.name}-{first}{again}{end}", caption
+
     trained = {
         one.name: [run for base in one.configs for run in runs_of(base, one.method)] for one in report.experiments
     }
     complete = {name: [run for run in many if run.state == "complete"] for name, many in trained.items()}
-    stems = _different([one.rows[0] for one in report.figures])
-    for stem, figure in (pair for pair in zip(stems, report.figures, strict=True) if kind in (None, pair[1].panels)):
-        if all(complete.get(name) for name in figure.experiments):
+    for figure in report.figures:
+        name, words = named(figure.rows, ", ".join(figure.experiments))
+        if kind in (None, figure.panels) and all(complete.get(one) for one in figure.experiments):
             of = trained if figure.panels == "lambda" else complete  # a lambda of which some diverged is chosen last
-            runs = {name: of[name] for name in figure.experiments}
-            first = figure.rows[0]
-            rows = first if len(figure.rows) == 1 else f"{first} to {figure.rows[-1]}"
-            words = f"{rows}: {', '.join(figure.experiments)}{marks}"
-            yield f"{report.name}-{stem}", words, partial(_chart, words, figure.panels, runs, epochs, splits)
-    chains = [one for one in report.experiments if one.is_chain and kind in (None, "lambda")]
-    of_chains = [
-        [one for one in found.comparisons if one.line.method == chain.method and one.line.config in chain.configs]
-        for chain in chains
-    ]
-    stems = _different([lines[0].line.row if lines else "" for lines in of_chains])
-    for stem, chain, lines in zip(stems, chains, of_chains, strict=True):
-        if any(one.ours for one in lines) and (runs_of_first := runs_of(chain.configs[0], chain.method)):
-            first, last = lines[0].line.row, lines[-1].line.row
+            runs = {one: of[one] for one in figure.experiments}
+            yield name, words, partial(_chart, words, figure.panels, runs, epochs, splits)
+    for chain in (one for one in report.experiments if one.is_chain and kind in (None, "lambda")):
+        method, configs = chain.method, chain.configs
+        lines = [one for one in found.comparisons if one.line.method == method and one.line.config in configs]
+        name, words = named([one.line.row for one in lines] or [""], chain.name, "-warm-started")
+        if any(one.ours for one in lines) and (runs_of_first := runs_of(configs[0], method)):
             settings = settings_line(runs_of_first[0], omit=("lambda",), together_with=runs_of_first)
-            words = f"{first if first == last else f'{first} to {last}'}: {chain.name}{marks}"
-            caption = f"{network_name(chain.configs[0])}, {settings}; no lambda starts from fresh weights"
-            chart = partial(warm_start, words, caption, lines, chain.configs, splits)
-            yield f"{report.name}-{stem}-warm-started", words, chart
-
-
-def _different(rows: Sequence[str]) -> list[str]:
-    """Return a name for each figure, though another one begins with the same row."""
-    before = [rows[:index].count(row) for index, row in enumerate(rows)]
-    return [f"{row}-figure-{n + 1}" if n else row for row, n in zip(rows, before, strict=True)]
+            caption = f"{network_name(configs[0])}, {settings}; no lambda starts from fresh weights"
+            yield name, words, partial(warm_start, words, caption, lines, configs, splits)
 
 
 def _chart(title: str, kind: str, runs: Mapping[str, list[Run]], epochs: Epochs, splits: Sequence[str]) -> Chart:
     every = [run for many in runs.values() for run in many]
-    if kind == "lambda":
-        tried = [one for name, many in runs.items() for one in tried_values(many, name)]
-        choice = choose(tried, every[0].split.sizes()[1])
-        return _named(title, lambda_search([*runs.items()], choice, *splits[:1]))
     curves, settings = {run.id: epochs(run.id) for run in every}, repeats(every)
     without, with_bn = ([own for own in settings if own[0].config.batch_norm is bn] for bn in (False, True))
-    if kind == "sigma" and len(settings) == len({(run.config.sigma, run.config.batch_norm) for run in every}):
+    if kind == "lambda":
+        tried = [one for name, many in runs.items() for one in tried_values(many, name)]
+        chart = lambda_search([*runs.items()], choose(tried, every[0].split.sizes()[1]), *splits[:1])
+    elif kind == "sigma" and len(settings) == len({(run.config.sigma, run.config.batch_norm) for run in every}):
         chart = sigma_curves(every, curves, splits)
     elif kind == "bn" and len(without) == len(with_bn) == 1:
         chart = bn_overlay(without[0], with_bn[0], curves, splits)
     else:
         many = len(settings) > 1
         chart = overlay(every, curves, splits or DURING) if many else training_curves(every, curves, splits)
-    return _named(title, chart)
-
-
-def _named(title: str, chart: Chart) -> Chart:
-    """Return a chart under the title of the report; its own, which names networks and subsets, begins the settings."""
+    # Its own title, which names networks and subsets, begins the settings.
     return replace(chart, title=title, caption=f"{chart.title}; {chart.caption}")
 
 

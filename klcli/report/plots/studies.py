@@ -7,7 +7,7 @@ from itertools import cycle, product
 
 from klcli.procedures.searches import mixed, tried_values
 from klcli.report import words
-from klcli.report.plots.chart import COLOURS, DURING, OF_BN, STYLES, Chart, Line, Panel, curve, marks, scale_of
+from klcli.report.plots.chart import COLOURS, DURING, OF_BN, STYLES, Chart, Line, Panel, marks, scale_of
 from klcli.report.plots.curves import MEASURES, complete_of, mean_curve, not_complete, shared_cycle
 from klcli.report.tables.later_checks import gradient_check_title, gradient_method
 from klcli.store.records import Epoch, GradientCheck, Run
@@ -32,24 +32,20 @@ def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice, s
     every = [one for *_, values in tried for one in values]
     positive = [math.log10(one.lam) for one in every if one.lam > 0]
     zero = math.floor(min(positive, default=0.0)) - 1.0  # where 0 is, which has no logarithm; a vertical line names it
-    limits, lines = {"lambda 0": zero} if any(one.lam == 0 for one in every) else {}, list[Line]()
-
-    def place(lam: float) -> float:
-        return math.log10(lam) if lam else zero
-
+    places = {one.lam: math.log10(one.lam) if one.lam else zero for one in every}
+    limits, lines = {"lambda 0": zero} if 0 in places else {}, list[Line]()
     has_repeats = any(len(one.accuracies) > 1 for one in every)
     for (stage, runs, values), (marker, colour) in zip(tried, cycle(MARKS), strict=False):
-        label = f"{stage}, {words.run_numbers(runs)}"
         if has_repeats:
-            each = [(place(one.lam), accuracy) for one in values for accuracy in one.accuracies]
-            lines += marks(None, each, colour, marker, 3)
+            each = [(places[one.lam], accuracy) for one in values for accuracy in one.accuracies]
+            lines += marks(None, each, colour, marker=marker, size=3)
+        means = [(places[one.lam], one.accuracy) for one in values]
         spread = [Sample(one.accuracies).std or 0.0 for one in values] if has_repeats else []
-        lines += marks(label, [(place(one.lam), one.accuracy) for one in values], colour, marker, 6.5, spread)
+        lines += marks(f"{stage}, {words.run_numbers(runs)}", means, colour, marker=marker, size=6.5, spread=spread)
     chosen = choice.chosen
     band = (choice.best.accuracy - choice.standard_error, chosen.accuracy) if split == "validation" else None
-    ring = [one.accuracy for one in every if (one.lam, one.stage) == (chosen.lam, chosen.stage)]
-    label = f"chosen lambda {chosen.lam:.4g}"
-    lines += [Line(label, [place(chosen.lam)], ring, "black", "", size=14, fill="none")] * bool(ring)
+    ring = [(places[one.lam], one.accuracy) for one in every if (one.lam, one.stage) == (chosen.lam, chosen.stage)]
+    lines += marks(f"chosen lambda {chosen.lam:.4g}", ring, "black", size=14, fill="none")
     panel = Panel(lines, xlabel="log10 lambda", ylabel=f"{split} accuracy", limits=limits, band=band)
     title = f"Lambda search: {words.network_name(first.config)}{words.subset_words(together)}"
     studies = words.numbered("study", list(dict.fromkeys(runs[0].study_id or 0 for _, runs in stages)))
@@ -79,7 +75,8 @@ def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], spl
             if own := [run for run in mine if run.config.batch_norm is bn]:
                 key, colour, style = f"{split}_{name}", OF_BN[bn], STYLES[split]
                 if len(own) > 1 and split in DURING:
-                    lines += [curve(epochs[run.id], key, None, colour, style, width=0.5) for run in own]
+                    each = [line for run in own for line in mean_curve(None, [run], epochs, key, colour, style)]
+                    lines += [replace(line, width=0.5) for line in each]
                 label = f"{split}, {'with' if bn else 'without'} BN"
                 means = mean_curve(label, complete_of(own), epochs, key, colour, style)
                 lines += [replace(line, spread=()) for line in means]
@@ -102,8 +99,8 @@ def gradient_errors(checks: Sequence[GradientCheck]) -> Chart:
     lines: list[Line] = []
     for offset, (parameter, (marker, colour)) in enumerate(PARAMETERS.items()):
         of_it = [(x, row + 0.18 * (offset - 1.5)) for x, row, one in every if one.tensor.endswith(f".{parameter}")]
-        lines += marks(parameter, of_it, colour, marker, 5.3)
-    lines += marks("FAIL", [(x, row) for x, row, one in every if not one.passed], "black", "x", 8.4)
+        lines += marks(parameter, of_it, colour, marker=marker, size=5.3)
+    lines += marks("FAIL", [(x, row) for x, row, one in every if not one.passed], "black", marker="x", size=8.4)
     names, ylim = [gradient_check_title(check) for check in checks], (len(checks) - 0.5, -0.5)
     panel = Panel(lines, xlabel="max |ga - gn|", xscale="log", ylim=ylim, names=names)
     caption = f"suite {checks[0].suite}: {gradient_method(checks[0])}"

@@ -36,12 +36,10 @@ def to_latex(table: Table, notes: Sequence[str] = (), *, label: str = "", width:
     `width` is that of the text in points, by default of an article; for a wider table, letters are smaller, and
     the widest one extends into both margins.
     """
-
-    def line(cells: Sequence[str]) -> str:
-        return "    " + " & ".join("--" if cell == "-" else latex_text(cell) for cell in cells) + r" \\"
-
     alignment = "".join("r" if one.is_number else "l" for one in table.columns)
     rows = [[one.title for one in table.columns], *table.cells()]
+    texts = [["--" if cell == "-" else latex_text(cell) for cell in cells] for cells in rows]
+    head, *body = [f"    {' & '.join(cells)} \\\\" for cells in texts]
     letters = sum(max(map(len, cells)) for cells in zip(*rows, strict=True))
     fitting = (size for size, points in _SIZES.items() if letters * points + 12 * len(alignment) <= width)
     size = next(fitting, r"\scriptsize\setlength{\tabcolsep}{3pt}\makebox[\linewidth]{")
@@ -53,8 +51,8 @@ def to_latex(table: Table, notes: Sequence[str] = (), *, label: str = "", width:
         *[rf"  \label{{{label}}}"] * bool(label),
         *[f"  {size}"] * bool(size),
         rf"  \begin{{tabular}}{{{alignment}}}",
-        *(r"    \toprule", line(rows[0]), r"    \midrule"),
-        *map(line, rows[1:]),
+        *(r"    \toprule", head, r"    \midrule"),
+        *body,
         *(r"    \bottomrule", rf"  \end{{tabular}}{end}"),
         *(rf"  \par\smallskip\footnotesize {latex_text(note)}" for note in notes),
         r"\end{table}",
@@ -67,7 +65,6 @@ def to_csv(table: Table, notes: Sequence[str] = (), *, has_decimal_comma: bool =
 
     With a decimal comma, as a German Excel expects it, columns end in a semicolon and the byte order mark is needed.
     """
-
     # The first row has the columns, and the rows with a deviation more of them.
     wider = [row for row in table.rows if any(isinstance(value, Shown) and value.more for value in row.values())]
     found = dict.fromkeys(key for row in exact_rows(replace(table, rows=[*table.rows[:1], *wider])) for key in row)

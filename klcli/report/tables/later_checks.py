@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import accumulate, product
 from typing import Any
 
-from klcli.report.tables.table import SPLITS, Column, Row, Table, columns, signed
+from klcli.report.tables.table import SPLITS, Row, Table, columns, signed
 from klcli.report.words import IN_NAME, counted, network_name, not_counted, options_words
 from klcli.settings.sameness import SETTINGS, numbers_key
 from klcli.settings.setting import Role
@@ -55,10 +55,9 @@ def evaluation_table(title: str, evaluations: Sequence[Evaluation], runs: Sequen
                 rows[-1] |= {f"{name}_stored": mean, f"{name}_difference": now - mean, f"{name}_best": max(known)}
     stored = "mean of runs" if is_ensemble else "stored"
     own = "; ".join(f"{name}:.4f; &{name}_stored:.4f={stored}; &{name}_difference:=difference" for name in SCORES)
-    head = "; ".join(
-        ["*run:"] * (len(parts) > 1) + ["*split=", own] + ["accuracy_best:.4f=best accuracy of a run"] * is_ensemble
-    )
-    return Table(title, columns(head, **{f"{name}_difference": _signed for name in SCORES}), rows)
+    run, best = "*run:; " * (len(parts) > 1), "; accuracy_best:.4f=best accuracy of a run" * is_ensemble
+    head = columns(f"{run}*split=; {own}{best}", **{f"{name}_difference": _signed for name in SCORES})
+    return Table(title, head, rows)
 
 
 def _signed(value: float) -> str:
@@ -120,18 +119,18 @@ def prediction_table(title: str, pictures: Sequence[tuple[str, Mapping[str, floa
 
 def gradient_check_table(check: GradientCheck, measures: Sequence[str]) -> Table:
     """The tensors of one checked network, in the order of its layers."""
-    return Table(gradient_check_title(check), (*_columns(measures), *columns("verdict=")), _rows(check))
+    whole = suite_table([check], measures)
+    return Table(gradient_check_title(check), (*whole.columns[1:-1], *columns("verdict=")), whole.rows)
 
 
 def suite_table(checks: Sequence[GradientCheck], measures: Sequence[str]) -> Table:
     """The tensors of all networks of a suite, each row with its network."""
-    rows = [row | {"network": gradient_check_title(check)} for check in checks for row in _rows(check)]
-    head = (*columns("*network"), *_columns(measures), *columns("verdict"))
-    return Table(f"Gradient check, suite {checks[0].suite}", head, rows)
-
-
-def _columns(measures: Sequence[str]) -> tuple[Column, ...]:
-    return columns("; ".join(["*tensor; entries:; ?kinks:", *map(_MEASURES.__getitem__, measures)]))
+    rows: list[Row] = []
+    for check in checks:
+        name = gradient_check_title(check)
+        rows += [vars(one) | {"network": name, "verdict": "pass" if one.passed else "FAIL"} for one in check.errors]
+    head = ["*network; *tensor; entries:; ?kinks:", *map(_MEASURES.__getitem__, measures), "verdict"]
+    return Table(f"Gradient check, suite {checks[0].suite}", columns("; ".join(head)), rows)
 
 
 def measure_notes(checks: Sequence[GradientCheck], measures: Sequence[str]) -> list[str]:
@@ -158,10 +157,6 @@ def limited(checks: Sequence[GradientCheck], limit: int | None) -> list[Gradient
     ends = accumulate((len(check.errors) for check in checks), initial=0)
     left = [None if limit is None else max(0, limit - before) for before in ends]
     return [replace(one, errors=one.errors[:n]) for one, n in zip(checks, left, strict=False) if n != 0]
-
-
-def _rows(check: GradientCheck) -> list[Row]:
-    return [vars(error) | {"verdict": "pass" if error.passed else "FAIL"} for error in check.errors]
 
 
 def gradient_check_title(check: GradientCheck) -> str:

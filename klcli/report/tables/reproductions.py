@@ -14,7 +14,7 @@ from klcli.published.planning import planned
 from klcli.published.report import ERRORS, Comparison, Report
 from klcli.published.reproduction import Reproduction, Terms
 from klcli.report.tables.formats import markdown_text, to_markdown
-from klcli.report.tables.table import Form, Row, Table, columns, fraction, scientific, show, signed, significant
+from klcli.report.tables.table import Form, Row, Table, columns, fraction, show, signed, significant
 from klcli.report.words import counted
 from klcli.text import storable, visible
 
@@ -24,7 +24,7 @@ _SEEDS_OF = {
     "split": "of everything, with validation images of its own each, ",
 }  # fmt: skip
 # The formats of a number and of a difference between two, if it is no accuracy, loss or cost.
-_FORMS: Mapping[str, tuple[Form, Form]] = dict.fromkeys(ERRORS, (scientific, scientific)) | {
+_FORMS: Mapping[str, tuple[Form, Form]] = dict.fromkeys(ERRORS, ("{:.1e}".format,) * 2) | {
     "equal_decimals": (significant, significant), "lambda": (significant, significant),
     "epochs": ("{:.1f}".format, "{:+.1f}".format),
 }  # fmt: skip
@@ -161,12 +161,11 @@ def headline(found: Sequence[Reproduction]) -> dict[str, Any]:
     for verdict in (DIFFERS, UNDECIDED):
         rows = Counter(one.line.row for one in compared if one.verdict == verdict)
         names[verdict] = [f"{row} ({n})" if n > 1 else row for row, n in rows.items()]  # with the number of lines
-    words = {"accuracies": "accuracies", "all": "numbers and conclusions"}
     lines = [
-        f"all {len(found)} reports{found[0].terms.brackets}: of {own['comparable']} comparable {words[key]}, "
+        f"all {len(found)} reports{found[0].terms.brackets}: of {own['comparable']} comparable {what}, "
         f"{own[REPRODUCED]} reproduced ({own[REPRODUCED] / own['comparable']:.1%}), {own[DIFFERS]} differ, "
         f"{own[UNDECIDED]} are undecided"
-        for key, own in shares.items()
+        for what, own in zip(("accuracies", "numbers and conclusions"), shares.values(), strict=True)
         if own["comparable"]
     ]
     if n := sum(one.margin is not None for one in compared):

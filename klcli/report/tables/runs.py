@@ -138,7 +138,7 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
         # A setting with one value is no difference, although it may have an effect in some of the runs alone.
         given = {one: {value_of(run.config, one.key) for run in runs} for one in SETTINGS.values()}
         same = {one.label for one, values in given.items() if len(values) == 1 and not one.is_resolved}
-        hidden = {*_ALWAYS_DIFFER, *same}
+        hidden = {"started (UTC)", "seconds", *same}
         lines = [line for line in lines if line[0] not in hidden and len(set(line[1])) > 1]
     head, which = columns("; ".join(["*setting=", *(f"run_{run.id}:" for run in runs)])), words.run_numbers(runs)
     cells = [(title, *(show(value, form) for value in values)) for title, values, form in lines]
@@ -148,7 +148,6 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
 
 
 _VERSIONS = {"klcli": "klcli", "engine": "engine", "python": "Python", "numpy": "NumPy", "blas": "BLAS", "simd": "SIMD"}
-_ALWAYS_DIFFER = ("started (UTC)", "seconds")
 _RESULTS = columns(
     f"method; threads; study_id=study; state; error=why it ended; epochs_done:.4g; {':.4f; '.join(MEASURES)}:.4f; "
     f"snapshots=snapshots averaged; {':.4f; '.join(ENSEMBLE)}:.4f; best_validation_accuracy:.4f; seconds:.1f; "

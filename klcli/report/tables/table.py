@@ -1,7 +1,8 @@
 """Table: rows of values under columns, and the formats of numbers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from klcli.text import visible
@@ -10,21 +11,16 @@ Row = dict[str, Any]  # values by the key of their column
 Form = Callable[[Any], str]
 SPLITS = ("train", "validation", "test")
 significant = "{:.4g}".format  # quantities that span decades: lambda, sigma, eta
-scientific = "{:.1e}".format  # an error
 HUGE = 1e5  # a loss on its way to infinity: four decimals would be wider than its column
 
 
-def fraction(value: float) -> str:
+def fraction(value: float, sign: str = "") -> str:
     """Return an accuracy on 10 000 images, a loss or a cost with four decimals, from HUGE on with four digits."""
-    return f"{value:.4f}" if abs(value) < HUGE else significant(value)
+    return f"{value:{sign}.4f}" if abs(value) < HUGE else f"{value:{sign}.4g}"
 
 
+signed = partial(fraction, sign="+")  # the difference of two such numbers
 _FORMS: dict[str, Form] = {"": str, ".4f": fraction}  # those that are not Python's
-
-
-def signed(difference: float) -> str:
-    """Return the difference of two such numbers with its sign."""
-    return f"{difference:+.4f}" if abs(difference) < HUGE else f"{difference:+.4g}"
 
 
 @dataclass(frozen=True)
@@ -89,9 +85,6 @@ class Table:
         """Return the text of every cell, with visible control characters; a missing value is a dash."""
         forms = [(one.key, one.form) for one in self.columns]
         return [["-" if row.get(key) is None else visible(form(row[key])) for key, form in forms] for row in self.rows]
-
-    def limited(self, rows: int | None) -> "Table":
-        return replace(self, rows=self.rows[:rows])
 
 
 def joined_groups(columns: Sequence[Column], positions: Iterable[int]) -> list[list[int]]:

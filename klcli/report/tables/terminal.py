@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from klcli.report.tables.table import Column, Table, joined_groups
@@ -10,7 +10,6 @@ from klcli.text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table as RichTable
 
 GAP = 2  # between two columns of a table that was too wide, and as much around it
 WRAPPED = 24  # characters above which a cell of a column of numbers is a text
@@ -28,7 +27,7 @@ def show(table: Table, console: "Console") -> None:
     console.print(wrapped(visible(table.title), room), style="bold", soft_wrap=True)
     widths = [max(map(cell_len, column)) for column in texts]
     if sum(widths) + 3 * len(widths) - 1 <= room:
-        console.print(_drawn(table.columns, texts, dict(enumerate(widths)), gap=3), crop=False)
+        _draw(console, table.columns, texts, dict(enumerate(widths)), gap=3)
         return
     least = []
     for one, natural, column in zip(table.columns, widths, texts, strict=True):
@@ -37,7 +36,7 @@ def show(table: Table, console: "Console") -> None:
         least.append(min(natural, max(least_width([title], False), least_width(words, one.is_number))))
     blocks, dropped = fitted(table.columns, widths, least, room)
     for block in blocks:
-        console.print(_drawn(table.columns, texts, block, GAP), crop=False)
+        _draw(console, table.columns, texts, block, GAP)
     if dropped:
         names = ", ".join(table.columns[i].title or table.columns[i].key for i in dropped)
         cure = "a wider terminal or `| less -S` shows all"
@@ -78,14 +77,14 @@ def fitted(
         return sum(widths[i] for i in own) + GAP * len(own) <= room
 
     ranks, shown = [one.rank for one in columns], list(range(len(columns)))
-    for rank in range(max(ranks, default=0), 0, -1):
-        if rank == 1 and not is_fit(least, [i for i in shown if ranks[i] != 1]):
+    optional = sorted((i for i in shown if ranks[i]), key=lambda i: (ranks[i], i))
+    for i in reversed(optional):
+        if ranks[i] == 1 and not is_fit(least, [j for j in shown if ranks[j] != 1]):
             break  # it must be stacked anyway
-        for i in [i for i in reversed(shown) if ranks[i] == rank]:
-            if not is_fit(least if rank == 1 else comfortable, shown):
-                shown.remove(i)
-    for i in sorted(set(range(len(columns))) - set(shown), key=lambda i: (ranks[i], i)):
-        if is_fit(comfortable, [*shown, i]):  # a wider one was dropped after it
+        if not is_fit(least if ranks[i] == 1 else comfortable, shown):
+            shown.remove(i)
+    for i in optional:
+        if i not in shown and is_fit(comfortable, [*shown, i]):  # a wider one was dropped after it
             shown = sorted([*shown, i])
     keys = [i for i in shown if columns[i].is_key] or shown[:1]
     blocks = [keys]
@@ -102,9 +101,9 @@ def fitted(
     return found, [i for i in range(len(columns)) if i not in shown]
 
 
-def _drawn(
-    columns: Sequence[Column], texts: Sequence[Sequence[str]], block: Mapping[int, int], gap: int
-) -> "RichTable":
+def _draw(
+    console: "Console", columns: Sequence[Column], texts: Sequence[Sequence[str]], block: Block, gap: int
+) -> None:
     from rich import box
     from rich.table import Table as RichTable
 
@@ -115,4 +114,4 @@ def _drawn(
         table.add_column(texts[i][0], justify=justify, width=width, overflow="fold")
     for row in zip(*(texts[i][1:] for i in block), strict=True):
         table.add_row(*row)
-    return table
+    console.print(table, crop=False)
