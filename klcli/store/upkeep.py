@@ -89,10 +89,16 @@ class Upkeep:
         the run and its study. Raises StoreError for a database that cannot be read now.
         """
         stored = "SELECT CAST(checkpoint AS TEXT), id, study_id FROM runs WHERE checkpoint IS NOT NULL"
+        folders = self._runs.folders()
         for one in beside(self._db.real):
+            folder = folder_of(one, "checkpoints")
             for named, run, study in rows(one, stored, seconds=2):
-                own = checkpoints.column_of(folder_of(one, "checkpoints") / named.rpartition("/")[2])
-                yield from ((name, run, study) for name in {named, own})
+                text, _, name = named.rpartition("/")
+                places = [folder, folders.get(text, folder)]
+                if not any(os.path.lexists(place / name) for place in places):  # it can find it in any folder
+                    places = [*folders.values()]
+                for found in {named, *(checkpoints.column_of(place / name) for place in places)}:
+                    yield found, run, study
 
     def merge(self, path: Path) -> "Merged":
         """Copy the runs of another database that are not here yet, with their studies, evaluations and files."""

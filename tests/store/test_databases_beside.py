@@ -295,3 +295,30 @@ def test_a_database_that_was_renamed_again_without_its_folders_finds_its_network
     if is_taken:
         with closing(Store(three_runs_here / "klcli.db")) as new:
             assert new.upkeep.check() == ([], [])
+
+
+def test_the_networks_of_a_database_that_was_renamed_twice_are_kept_for_it(
+    three_runs_here: Path, new_recorder: Any
+) -> None:
+    """Neither its rows nor its name tell where they are: a copy of it, and one that has the folder now, keep them."""
+    rename(three_runs_here, "klcli", "thesis")
+    (three_runs_here / "thesis.db").rename(three_runs_here / "final.db")
+    shutil.copyfile(three_runs_here / "final.db", three_runs_here / "copy.db")
+    new_recorder(three_runs_here / "thesis.db").begin()
+    with closing(Store(three_runs_here / "final.db")) as final, closing(Store(three_runs_here / "copy.db")) as copy:
+        networks = contents(final)
+        assert copy.upkeep.delete([1]) == []
+        assert contents(final) == networks
+        with closing(Store(three_runs_here / "thesis.db")) as new:
+            assert new.upkeep.check() == ([], [])
+        copy.upkeep.delete([2, 3])
+        deleted = final.upkeep.delete([1, 2, 3])
+        assert deleted == [three_runs_here / f"thesis-checkpoints/run-{run:06d}.npz" for run in (1, 2, 3)]
+
+
+def test_a_copy_of_one_database_does_not_keep_the_files_of_another(three_runs_here: Path) -> None:
+    shutil.copyfile(three_runs_here / "klcli.db", three_runs_here / "backup.db")
+    with closing(Store(three_runs_here / "other.db")) as other:
+        assert other.upkeep.merge(three_runs_here / "klcli.db").remarks == []
+        assert three_runs_here / "other-checkpoints/run-000001.npz" in other.upkeep.delete([1])
+        assert other.upkeep.check() == ([], [])
