@@ -155,11 +155,7 @@ class Runs:
         return {path_text(one.name): one for one in found if f"-{one.name}".endswith("-checkpoints")}
 
     def file_of(self, run: Run) -> Path:
-        """The path of a checkpoint. Raises StoreError if the row of a foreign database names any other file.
-
-        A database that was renamed with its folder names the old one, in which another database can have files by now:
-        then all folders are searched for the checksum of the row.
-        """
+        """The path of a checkpoint. Raises StoreError if the row of a foreign database names any other file."""
         own, folders, named = self._own_file(run.id), self.folders(), run.checkpoint or ""
         text, _, name = named.rpartition("/")
         if name != own.name or "/" in text or not f"-{text}".endswith("-checkpoints"):
@@ -168,10 +164,10 @@ class Runs:
         checkpoints.require_no_link(folder := folders.get(text, own.parent))
         if named == checkpoints.column_of(own) and any(map(os.path.lexists, (own, checkpoints.previous(own)))):
             return own
+        # The rows of a renamed database name a folder that can be another's by now: all are searched for the checksum.
         places = dict.fromkeys((own.parent, folder, *folders.values()))
-        files = [place / name for place in places if not place.is_symlink()]
-        otherwise = own if os.path.lexists(own) else folder / name
-        return next((one for one in files if checkpoints.named(one, run)), otherwise)
+        found = (one / name for one in places if not one.is_symlink() and checkpoints.named(one / name, run))
+        return next(found, own if os.path.lexists(own) else folder / name)
 
     def write_checkpoint(self, run_id: int, result: TrainResult) -> dict[str, str]:
         """Write the checkpoint and return its columns."""
