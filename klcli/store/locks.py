@@ -4,12 +4,15 @@ import os
 import re
 import secrets
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from klcli.errors import StoreError
+from klcli.store.connection import BUSY_SECONDS
+from klcli.termination import raise_deferred
 
 if TYPE_CHECKING:  # imported for a run that is running, not for every report
     from filelock import FileLock
@@ -48,15 +51,30 @@ class Locks:
 
     @contextmanager
     def numbering(self) -> Iterator[None]:
-        """Keep other processes out of the block: those of `y.db` and `y.sqlite` number runs in one folder of files."""
+        """Keep other processes out of the block: those of `y.db` and `y.sqlite` number runs in one folder of files.
+
+        It is entered before a transaction. Raises StoreError after BUSY_SECONDS.
+        """
         with ExitStack() as stack:
             if sys.platform != "win32":
-                import fcntl
-
                 with suppress(OSError):  # a file system without locks
+                    self.folder.mkdir(parents=True, exist_ok=True)
                     stack.callback(os.close, folder := os.open(self.folder, os.O_RDONLY))
-                    fcntl.flock(folder, fcntl.LOCK_EX)
+                    self._wait_for(folder)
             yield
+
+    def _wait_for(self, folder: int) -> None:
+        import fcntl
+
+        begun = time.monotonic()
+        while True:
+            with suppress(BlockingIOError):
+                return fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.monotonic() - begun >= BUSY_SECONDS:
+                words = f"another program has numbered runs here for {BUSY_SECONDS} s, close it and run again"
+                raise StoreError(f"{self.folder}: {words}")
+            raise_deferred()
+            time.sleep(PROBE_SECONDS)
 
     @contextmanager
     def releasing(self, owner: str | None) -> Iterator[None]:

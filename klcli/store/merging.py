@@ -86,7 +86,7 @@ class _Merging:
 
     def all(self) -> Merged:
         checkpoints.require_no_link(self._here.folder("checkpoints"))
-        with self._here.write() as self._tables:
+        with Locks(self._here.folder("locks")).numbering(), self._here.write() as self._tables:
             self._stored = {one.name: [*one.columns_dict] for one in self._tables.tables}  # without computed columns
             # Rows that another program has inserted: as the migration step does it.
             parts = "started_at || ' ' || host || ' ' || pid || ' ' || id || ' ' || dataset_source"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from raw_sql import execute, execute_all, opened
 
 from klcli.errors import StoreError
+from klcli.store import locks
 from klcli.store.reading import TABLES
 from klcli.store.store import Store
 
@@ -160,6 +162,40 @@ def test_databases_of_one_stem_number_their_runs_together(tmp_path: Path, new_re
     third = new_recorder(tmp_path / "yy.db")
     assert [one.begin(), two.begin(), one.begin(), two.begin(), third.begin()] == [1, 2, 3, 4, 1]
     for recorder in (one, two, third):
+        recorder.store.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are locked as POSIX does it")
+def test_a_merge_waits_for_the_number_of_a_run_in_a_database_of_the_same_stem(
+    backup: Path, tmp_path: Path, new_recorder: Any
+) -> None:
+    """Both could give one number, and write one file."""
+    one = new_recorder(tmp_path / "y.db")
+
+    def merge() -> None:
+        with closing(Store(tmp_path / "y.sqlite")) as store:
+            assert store.upkeep.merge(backup).runs == 3
+
+    with ThreadPoolExecutor(1) as thread:
+        with one.store.locks.numbering():
+            merging = thread.submit(merge)
+            with pytest.raises(TimeoutError):
+                merging.result(0.5)
+        merging.result(30)
+    assert one.begin() == 4
+    one.store.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are locked as POSIX does it")
+def test_a_number_that_another_program_keeps_from_being_given_is_one_line(
+    tmp_path: Path, new_recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = new_recorder(tmp_path / "y.db"), new_recorder(tmp_path / "y.sqlite")
+    monkeypatch.setattr(locks, "BUSY_SECONDS", 0.2)
+    with one.store.locks.numbering(), pytest.raises(StoreError, match=r"has numbered runs here for 0.2 s, close it"):
+        two.begin()
+    assert two.begin() == 1
+    for recorder in (one, two):
         recorder.store.close()
 
 
