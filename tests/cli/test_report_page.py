@@ -90,10 +90,14 @@ def test_a_page_replaces_no_database_network_or_picture(
         assert file.read_bytes() == before
 
 
-def test_a_page_does_not_replace_the_report_that_it_is_about(here: Klcli, refused: Refused, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["own.toml", "link.md", "new.toml"])
+def test_a_page_has_not_the_name_of_a_report(here: Klcli, refused: Refused, tmp_path: Path, page: str) -> None:
     (tmp_path / "own.toml").write_text("report = '1'")
-    refused(here("reproduce", "own.toml", "--markdown", "own.toml"), 2, "--markdown own.toml: this file is no export")
+    (tmp_path / "link.md").symlink_to("own.toml")
+    ran = here("reproduce", "own.toml", "--markdown", page)
+    refused(ran, 2, f"{page.replace('link.md', 'own.toml')}: a report has such a name, end it in .md")
     assert (tmp_path / "own.toml").read_text() == "report = '1'"
+    assert not (tmp_path / "new.toml").exists()
 
 
 def test_a_filter_leaves_out_the_studies_without_a_run_that_it_keeps(here: Klcli, unrendered: None) -> None:

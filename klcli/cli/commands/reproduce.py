@@ -11,6 +11,7 @@ from klcli.files import is_text, require_export
 from klcli.report.words import counted
 from klcli.settings.procedures import REPRODUCTION, ReproductionSettings
 from klcli.settings.setting import Role, flag, require, setting
+from klcli.text import path_text
 
 
 @takes(ReproductionSettings)
@@ -54,7 +55,9 @@ def reproduce(
         return
 
     if markdown is not None:
-        markdown = require_export(markdown, lambda file: is_text(file) and file.suffix != ".toml", "--markdown")
+        markdown = require_export(markdown, is_text, "--markdown")
+        report = f"--markdown {path_text(markdown)}: a report has such a name, end it in .md"
+        require(markdown.suffix != ".toml", report)
     from klcli.published.reproduction import Reproduction
     from klcli.report.plots.reproductions import pictures as figures
     from klcli.report.tables import reproductions
