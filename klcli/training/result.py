@@ -53,7 +53,7 @@ class TrainResult:
     config: TrainConfig
     network: Network  # as of the last evaluation; during training its arrays are views of the stack's
     epochs: list[EpochMetrics] = field(default_factory=list)
-    diverged_at: int | None = None  # the update after which its cost was not finite
+    diverged_at: int | None = None  # the update after which its cost or network was not finite
     test: Metrics | None = None  # evaluated once, after the last update
     memory: dict[str, np.ndarray] = field(default_factory=dict)  # the other inputs of its next update, as views
     snapshots: list[dict[str, np.ndarray]] = field(default_factory=list)  # copies of its state at the end of each cycle
@@ -69,7 +69,7 @@ class TrainResult:
         """The state in which the training ended, and the error of one that diverged."""
         if self.diverged_at is None:
             return "complete", None
-        return "diverged", f"the cost was not finite after update {self.diverged_at}"
+        return "diverged", f"the cost or the network was not finite after update {self.diverged_at}"
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays of a checkpoint: the network, its memory, and its snapshots."""

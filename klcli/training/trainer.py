@@ -90,13 +90,17 @@ class Training:
         """Append an EpochMetrics to the epochs of every replica that has not diverged.
 
         Before the first update, a replica whose cost is not finite gets none, and has not diverged. After the last
-        update, it uses the statistics of the BN policy, like the test metrics and the checkpoint.
+        update, it uses the statistics of the BN policy, like the test metrics and the checkpoint. A network that no
+        checkpoint may hold has diverged too: with BN, a variance overflows where the cost does not.
         """
         self.evaluated = self._averaged()
         if self.step == self.budget.total_updates:
             self.evaluated = with_policy_of(self.evaluated, self.config, self.splits)
         train, validation = self._metrics(self.splits.train), self._metrics(self.splits.validation)
         costs = np.array([a.cost + b.cost for a, b in zip(train, validation, strict=True)])
+        for index, _ in self._remaining():
+            state = self.evaluated.replica(index).state()
+            costs[index] = costs[index] if all(np.isfinite(array).all() for array in state.values()) else np.nan
         if self.step or not self.budget.total_updates:  # BN has no running averages yet: the cost can overflow
             self._mark_diverged(costs)
         now = time.perf_counter()

@@ -320,6 +320,18 @@ def test_an_infinite_cost_before_the_first_update_is_no_divergence(small_dataset
     assert [one.step > 0 for one in result.epochs] == [True, True]
 
 
+@pytest.mark.parametrize(("sigma", "is_finite"), [(1.0, True), (1e30, False)])
+def test_a_network_of_a_finite_cost_whose_variance_overflowed_has_diverged(
+    splits: Splits, sigma: float, is_finite: bool
+) -> None:
+    """No checkpoint may hold it: the run was complete, and its network damaged. A square is at most 3e38 in float32."""
+    config = replace(HUNDRED, initializer="normal", sigma=sigma, lam=0.0, dtype="float32")
+    [result] = train([config], splits)
+    assert (result.diverged_at is None) == is_finite
+    assert bool(result.epochs) == is_finite
+    assert all(np.isfinite(array).all() for array in result.network.state().values())
+
+
 # --- callables
 
 
