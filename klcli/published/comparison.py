@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from klcli.published import intervals
-from klcli.published.conclusions import Evidence, find
+from klcli.published.conclusions import Evidence, find, on_other_images
 from klcli.published.intervals import DIFFERS, INCOMPARABLE, REPRODUCED, VERDICTS
 from klcli.published.report import Comparison, GradientExperiment, Line, Report, joined
 from klcli.settings.train_config import TrainConfig
@@ -63,9 +63,8 @@ def _training(
         return Comparison(line, INCOMPARABLE, why, sample, diverged)
     if sample is None:
         return Comparison(line, DIFFERS, lost, diverged=diverged)
-    split_varies = len({run.split for run in mine}) > 1
-    same_images = line.same_validation_images or split_varies
-    sampling = 0.0 if same_images else intervals.sampling_error(line.quantity, sample.mean, line.config.split)
+    other_images = on_other_images(line, mine)
+    sampling = intervals.sampling_error(line.quantity, sample.mean, line.config.split) if other_images else 0.0
     noise = intervals.Noise(sample.n, sample.std, typical, sampling)
     tolerance = line.tolerance or intervals.tolerance_of(line.quantity)
     verdict, power = intervals.decide(sample.mean - line.published, noise, tolerance)

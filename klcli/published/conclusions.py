@@ -11,12 +11,14 @@ epochs      The epochs until the first experiment is ahead of the second for goo
 
 All but the first are measured for every seed. The verdict is that of intervals.py on one more run: against a published
 number, or for a claim, which the whole interval must have (`above` 0, `below` 10 epochs). The variance of a typical
-setting is the sum of those of its parts, an upper bound if the parts are one network. The parts of a conclusion are
-measured on the same images, so no sampling error enters. Epochs are whole numbers: their standard deviation over seeds
-is at least that of rounding, 1 / sqrt(12), or seeds that agree by chance would leave no doubt.
+setting is the sum of those of its parts, an upper bound if the parts are one network. The gap of one experiment has the
+sampling errors of both its parts; where two experiments are measured on the same images, none enters. Epochs are whole
+numbers: their standard deviation over seeds is at least that of rounding, 1 / sqrt(12), or seeds that agree by chance
+would leave no doubt.
 """
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -86,7 +88,8 @@ def find(line: Line, report: Report, evidence: Evidence, typical: Mapping[str, T
     spread = sample.std
     if line.quantity == "epochs" and spread is not None:
         spread = max(spread, ROUNDED)
-    noise = intervals.Noise(sample.n, spread, _sum([typical.get(one) for one in quantities]))
+    sampling = _sampling_error(line, parts[0], quantities) if len(parts) == 1 else 0.0
+    noise = intervals.Noise(sample.n, spread, _sum([typical.get(one) for one in quantities]), sampling)
     difference = sample.mean - bound
     if asked.claim:
         verdict, power = intervals.decide_claim(difference if asked.claim == "above" else -difference, noise)
@@ -94,6 +97,19 @@ def find(line: Line, report: Report, evidence: Evidence, typical: Mapping[str, T
     tolerance = line.tolerance or intervals.tolerance_of(asked.quantity)
     verdict, power = intervals.decide(difference, noise, tolerance)
     return Comparison(line, verdict, power, sample, margin=noise.half(), tolerance=tolerance)
+
+
+def on_other_images(line: Line, runs: Sequence[Run]) -> bool:
+    """Whether a report divided the training images otherwise than all our runs did, by chance."""
+    return not line.same_validation_images and len({run.split for run in runs}) == 1
+
+
+def _sampling_error(line: Line, part: Trained, quantities: Sequence[str]) -> float:
+    if not on_other_images(line, part.runs):
+        return 0.0
+    means = (statistics.fmean(part.values(one).values()) for one in quantities)
+    errors = zip(quantities, means, strict=True)
+    return math.hypot(*(intervals.sampling_error(one, mean, part.config.split) for one, mean in errors))
 
 
 def _lost(parts: Sequence[Trained]) -> str:

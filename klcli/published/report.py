@@ -253,7 +253,6 @@ def _assembled(name: str, document: Row) -> Report:
         unknown = ", ".join(sorted({*experiment.quirks} - {*QUIRKS}))
         require(not unknown, f"{table['name']}: unknown quirk {unknown}, choose from {', '.join(QUIRKS)}")
         about = {"method": experiment.method, "variant": table.get("variant_name")}
-        about["same_validation_images"] = document.get("same_validation_images", True)
         for row in table["rows"]:  # every key that is neither a number nor a remark is a setting
             own = [key for key in row if key not in ("row", "tolerance", *WORDS, *RESULTS)]
             config = _config(shared | {key: row[key] for key in own})
@@ -269,6 +268,7 @@ def _assembled(name: str, document: Row) -> Report:
         experiments += [replace(experiment, configs=tuple(configs))] if configs else []
     lines += [Line(**{key: table[key] for key in ("row", "what", "reason")}) for table in tables["commentary"]]
     lines += [line for table in tables["conclusions"] for line in _conclusion(table)]
+    lines = [replace(one, same_validation_images=document.get("same_validation_images", True)) for one in lines]
     for table in tables["figures"]:
         rows, panels, shown = tuple(table["rows"]), table["panels"], tuple(table["experiments"])
         require(panels in PANELS, f"figure {', '.join(rows)}: panels {panels!r}, choose one of {', '.join(PANELS)}")

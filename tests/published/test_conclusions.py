@@ -128,6 +128,26 @@ def test_a_published_gap(published: float, tolerance: float, verdict: str) -> No
     assert concluded(concluding(kind="gap", **about), {"plain": [gaps(0.147, 0.15, 0.153)]}).verdict == verdict
 
 
+@pytest.mark.parametrize(("split", "images"), [("test", [45000]), ("validation", [45000, 5000])])
+def test_a_gap_on_other_images_has_the_sampling_errors_of_both_parts(split: str, images: list[int]) -> None:
+    """Training and validation images differ: the luck of their division does not cancel. All share the test images."""
+    about = {"kind": "gap", "experiments": ["plain"], "quantity": f"{split}_accuracy", "published": 0.15}
+    values, ours = [0.147, 0.15, 0.153], dict[bool, Comparison]()
+    seeds = [
+        {"train_accuracy": 0.6, "test_accuracy": 0.6 - value, "validation_accuracy": 0.6 - value} for value in values
+    ]
+    for same in (True, False):
+        document = parse("test", f"same_validation_images = {str(same).lower()}\n{text_of(**about)}")
+        ours[same] = concluded(document, {"plain": [seeds]})
+    accuracy = {45000: 0.6, 5000: 0.45}
+    e2 = sum(2 * accuracy[n] * (1 - accuracy[n]) / n * (1 - n / 50000) for n in images)
+    s2, spread = 0.003**2 * 4 / 3, 0.003
+    # The typical spread of the only setting is its own; its degrees of freedom are those of the seeds.
+    assert ours[True].margin == pytest.approx(stats.t.ppf(0.975, 2) * spread * math.sqrt(4 / 3))
+    t = stats.t.ppf(0.975, 2 * (1 + e2 / s2) ** 2)
+    assert ours[False].margin == pytest.approx(t * math.sqrt(s2 + e2))
+
+
 def test_the_gaps_of_two_experiments() -> None:
     document = concluding(kind="gap", experiments=["plain", "bn"], quantity="test_accuracy", above=0)
     wide, narrow = [gaps(0.2, 0.202, 0.204)], [gaps(0.1, 0.101, 0.105)]
