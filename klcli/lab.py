@@ -6,8 +6,7 @@
     run = lab.train(TrainConfig(hidden=(50, 30, 20), batch_norm=True), on_evaluation=print)
     run.test_accuracy, lab.epochs(run)
 
-Ctrl-C raises Interrupted; `lab.resume(run.id)` completes the interrupted run. From Python, studies train in this
-process, unless `jobs` is more than 1.
+Ctrl-C raises Interrupted; `lab.resume(run.id)` completes the interrupted run.
 """
 
 import os
@@ -57,7 +56,7 @@ class Lab:
     """A database, a data set, and the procedures that use them.
 
     `data` is a path, "cifar10" or "synthetic"; `threads` those of BLAS; `jobs` the number of processes that train
-    stacks (None: one per core), and with 1 also a single network trains on one core, without the helper thread;
+    stacks, by default one per core, with 1 this process, where a single network also trains on one core alone;
     `executor` the address of a Dask scheduler. `observer` receives messages and progress. `command` is stored with
     the results.
 
@@ -67,8 +66,8 @@ class Lab:
     """
 
     def __init__(
-        self, db: AnyPath = DEFAULT_DATABASE, *, data: AnyPath | None = None, threads: int = 1,
-        jobs: int | None = 1, executor: str | None = None, observer: Observer | None = None, command: str | None = None,
+        self, db: AnyPath = DEFAULT_DATABASE, *, data: AnyPath | None = None, threads: int = 1, jobs: int | None = None,
+        executor: str | None = None, observer: Observer | None = None, command: str | None = None,
     ) -> None:  # fmt: skip
         self._command = command
         for name, number in (("threads", threads), ("jobs", jobs)):

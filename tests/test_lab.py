@@ -44,7 +44,8 @@ SMALL = TrainConfig(
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
-    return Lab(tmp_path / "lab.db", data="synthetic")
+    """With studies in this process: others take seconds to begin."""
+    return Lab(tmp_path / "lab.db", data="synthetic", jobs=1)
 
 
 def state_of_the_process() -> dict[str, Any]:
@@ -167,13 +168,13 @@ def test_the_page_names_the_module_of_whatever_a_lab_takes() -> None:
     assert all(f"`{module}`" in page for module in modules)
 
 
-@pytest.mark.parametrize(("jobs", "helpers"), [(1, 0), (2, 1), (None, 1)])
+@pytest.mark.parametrize(("jobs", "helpers"), [({"jobs": 1}, 0), ({"jobs": 2}, 1), ({}, 1)])
 def test_a_second_core_helps_unless_there_is_one_job(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int | None, helpers: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: dict[str, int], helpers: int
 ) -> None:
     seen = []
     monkeypatch.setattr(trainings, "cores", lambda: 2)
-    lab = Lab(tmp_path / "lab.db", data="synthetic", jobs=jobs)
+    lab = Lab(tmp_path / "lab.db", data="synthetic", **jobs)
     lab.train(SMALL, on_evaluation=lambda _: seen.append([one.name for one in threading.enumerate()]))
     assert {names.count("klcli helper") for names in seen} == {helpers}
 
