@@ -27,7 +27,7 @@ from klcli.store.runs import UNEXPECTED, UNFINISHED, Runs
 from klcli.store.studies import DELETED, Row, canonical
 from klcli.store.upkeep import pictures
 from klcli.termination import at_the_end
-from klcli.text import path_of, path_text
+from klcli.text import path_text
 
 # Columns of a run that stay as they are here when its progress elsewhere is copied.
 OWN = ("id", "study_id", "member", "note", "tags", "identity", "origin", "origin_run")
@@ -77,7 +77,7 @@ class _Merging:
     def __init__(self, here: Database, source: Database, path: Path) -> None:
         self._here, self._source, self._merged = here, source, Merged(path)
         self._locks = Locks(source.folder("locks"))
-        self._runs = Runs(source, self._locks)
+        self._runs, self._mine = Runs(source, self._locks), Runs(here, Locks(here.folder("locks")))
         # New numbers by the old ones, under the names that pictures have.
         self._numbers: dict[str, dict[int, int]] = {"run": {}, "study": {}, "gradcheck": {}}
         self._copied: dict[str, set[int]] = {"run": set(), "study": set(), "gradcheck": set()}
@@ -223,12 +223,8 @@ class _Merging:
     def _is_repaired(self, old: int, row: Row, mine: Row) -> bool:
         """Copy the checkpoint of a run that is here without it, and return whether there is one to copy."""
         is_same = row["checkpoint_sha256"] is not None and row["checkpoint_sha256"] == mine["checkpoint_sha256"]
-        if not is_same or (mine["checkpoint"] and (self._here.real.parent / path_of(mine["checkpoint"])).exists()):
-            return False
-        files, left_out, missing = len(self._files), [*self._merged.left_out], [*self._merged.without_checkpoint]
-        checkpoint = self._add_checkpoint(old, row, mine["id"])
-        self._merged.left_out, self._merged.without_checkpoint = left_out, missing  # the first merge has named it
-        if is_found := len(self._files) > files:
+        if is_found := is_same and not _has_network(self._mine, mine["id"]) and _has_network(self._runs, old):
+            checkpoint = self._add_checkpoint(old, row, mine["id"])
             self._tables.execute("UPDATE runs SET checkpoint = ? WHERE id = ?", [checkpoint, mine["id"]])
             self._merged.updated += 1
         return is_found
@@ -274,6 +270,13 @@ class _Merging:
             errors = self._rows("gradient_errors", "check_id = ? ORDER BY position", old)
             self._insert("gradient_errors", (error | {"check_id": number} for error in errors))
             self._merged.gradient_checks += 1
+
+
+def _has_network(runs: Runs, number: int) -> bool:
+    with suppress(StoreError):
+        runs.checkpoint(runs.get(number))
+        return True
+    return False
 
 
 def _is_file(path: Path) -> bool:

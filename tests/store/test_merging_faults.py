@@ -158,6 +158,41 @@ def test_a_checkpoint_that_was_missing_is_copied_later(here: Path, other: Path) 
     assert merge(here, other).changes == 0
 
 
+def test_the_network_of_a_run_that_went_on_is_copied_later(here: Path, other: Path) -> None:
+    """In its place is the one with which the run is here already."""
+    checkpoint = other.parent / "checkpoints/run-000001.npz"
+    [[sha256]] = execute(other, "SELECT checkpoint_sha256 FROM runs WHERE id = 1")
+    shutil.copyfile(checkpoint, latest := other.parent / "latest")
+    shutil.copyfile(checkpoint.with_name("run-000002.npz"), checkpoint)
+    [[earlier]] = execute(other, "SELECT checkpoint_sha256 FROM runs WHERE id = 2")
+    set_to = "UPDATE runs SET state = ?, epochs_done = ?, checkpoint_sha256 = ? WHERE id = 1"
+    execute(other, set_to, "interrupted", 0, earlier)
+    merge(here, other)
+    execute(other, set_to, "complete", 1, sha256)
+    checkpoint.unlink()
+    assert "missing, merge again when it is there" in merge(here, other).remarks[0]
+    latest.rename(checkpoint)
+    assert merge(here, other).changes == 1
+    assert (here.parent / "checkpoints/run-000001.npz").read_bytes() == checkpoint.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["klcli.db", "renamed.db"])
+def test_a_damaged_network_replaces_no_sound_one_and_is_replaced_by_one(here: Path, other: Path, name: str) -> None:
+    merge(here, other)
+    place = here.parent / ("checkpoints" if name == "klcli.db" else "renamed-checkpoints")
+    here, _ = here.rename(here.with_name(name)), (here.parent / "checkpoints").rename(place)
+    theirs, mine = other.parent / "checkpoints/run-000001.npz", place / "run-000001.npz"
+    sound = theirs.read_bytes()
+    theirs.write_bytes(b"damaged")
+    assert merge(here, other).changes == 0
+    assert mine.read_bytes() == sound
+    mine.write_bytes(b"damaged")
+    assert merge(here, other).changes == 0
+    theirs.write_bytes(sound)
+    assert merge(here, other).changes == 1
+    assert mine.read_bytes() == sound
+
+
 def test_the_copy_of_a_killed_process_is_removed_by_the_next_one(other: Path) -> None:
     folder = Path(tempfile.gettempdir())
     # An older klcli named the first one, the cache of a user without a home folder is named as the last one.
