@@ -120,11 +120,12 @@ def load(path: Path, run: Run | None = None, *known: str | None) -> Checkpoint:
     return found
 
 
-def named(path: Path, run: Run) -> Checkpoint | None:
+def named(path: Path, sha256: str | None, run: Run | None = None) -> Checkpoint | None:
     """Return the checkpoint that the row of a run names: the previous file, until the row of a new one is written."""
     for file in (path, previous(path)):
         with suppress(StoreError):
-            return load(file, run, run.checkpoint_sha256)
+            if (found := load(file, run)).sha256 == sha256:
+                return found
     return None
 
 

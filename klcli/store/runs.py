@@ -149,24 +149,25 @@ class Runs:
     def _own_file(self, run_id: int) -> Path:
         return checkpoints.file_of(self._db.folder("checkpoints"), run_id)
 
-    def folders(self) -> dict[str, Path]:
-        """Return the folders of checkpoints beside the database, of any name, as rows name them."""
-        found = sorted(self._db.real.parent.glob("*checkpoints"))
-        return {path_text(one.name): one for one in found if f"-{one.name}".endswith("-checkpoints")}
+    def folders(self, *named: str) -> dict[str, Path]:
+        """Return the folders of checkpoints beside the database as rows name them; one that is gone is now its own."""
+        found = {path_text(one.name): one for one in sorted(self._db.real.parent.glob("*checkpoints"))}
+        every = dict.fromkeys(named, self._db.folder("checkpoints")) | found
+        return {text: one for text, one in every.items() if "/" not in text and f"-{text}".endswith("-checkpoints")}
 
     def file_of(self, run: Run) -> Path:
         """The path of a checkpoint. Raises StoreError if the row of a foreign database names any other file."""
-        own, folders, named = self._own_file(run.id), self.folders(), run.checkpoint or ""
+        own, named, sha256 = self._own_file(run.id), run.checkpoint or "", run.checkpoint_sha256
         text, _, name = named.rpartition("/")
-        if name != own.name or "/" in text or not f"-{text}".endswith("-checkpoints"):
+        if name != own.name or text not in (folders := self.folders(text)):
             where = f"run {run.id} names the file {run.checkpoint!r}, its checkpoint is {own}"
             raise StoreError(f"{self._db.path}: {where}: restore a copy of the database")
-        checkpoints.require_no_link(folder := folders.get(text, own.parent))
+        checkpoints.require_no_link(folder := folders[text])
         if named == checkpoints.column_of(own) and any(map(os.path.lexists, (own, checkpoints.previous(own)))):
             return own
         # The rows of a renamed database name a folder that can be another's by now: all are searched for the checksum.
         places = dict.fromkeys((own.parent, folder, *folders.values()))
-        found = (one / name for one in places if not one.is_symlink() and checkpoints.named(one / name, run))
+        found = (one / name for one in places if not one.is_symlink() and checkpoints.named(one / name, sha256, run))
         return next(found, own if os.path.lexists(own) else folder / name)
 
     def write_checkpoint(self, run_id: int, result: TrainResult) -> dict[str, str]:
@@ -209,7 +210,7 @@ class Runs:
         try:
             return checkpoints.load(path, run, run.checkpoint_sha256)
         except StoreError as error:
-            if found := checkpoints.named(path, self.get(run.id)):  # the run has gone on since its row was read
+            if found := checkpoints.named(path, self.get(run.id).checkpoint_sha256, run):  # it has gone on since then
                 return found
             restored = "restore it from a copy" if path.parent.exists() else "move its folder beside the database"
             raise StoreError(f"{error}: {restored}, or train again as `klcli report --run {run.id}` shows") from error

@@ -4,7 +4,7 @@ import os
 import re
 import sqlite3
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields
 from functools import cache
@@ -67,7 +67,7 @@ class Upkeep:
             if run.state == "running":
                 raise ConfigError(f"delete {run.id}: {self._runs.training_words(run)}, end that first")
         stored = [self._runs.file_of(run) for run in runs if run.checkpoint is not None]
-        kept = {named for named, *_ in self._named_elsewhere()} if stored else set()
+        kept = {named for named, *_ in self._named_elsewhere({one.name for one in stored})} if stored else set()
         own, numbers = [one for one in stored if checkpoints.column_of(one) not in kept], {run.id for run in runs}
         rest = {row["study_id"] for row in self._db.each("SELECT id, study_id FROM runs") if row["id"] not in numbers}
         studies = {run.study_id for run in runs if run.study_id is not None} - rest  # which have no runs any more
@@ -84,19 +84,20 @@ class Upkeep:
                 db.execute(f"DELETE FROM studies WHERE id = ? AND {without_runs}", [run.study_id])
         return files
 
-    def _named_elsewhere(self) -> Iterator[tuple[str, int, int | None]]:
+    def _named_elsewhere(self, files: Collection[str]) -> Iterator[tuple[str, int, int | None]]:
         """Yield what rows call a checkpoint that another database beside this one, such as a copy of it, may have, with
-        the run and its study. Raises StoreError for a database that cannot be read now.
+        the run and its study; for the names `files`, in any folder. Raises StoreError if one cannot be read now.
         """
-        stored = "SELECT CAST(checkpoint AS TEXT), id, study_id FROM runs WHERE checkpoint IS NOT NULL"
+        about = "CAST(checkpoint AS TEXT), id, study_id, checkpoint_sha256"
+        stored = f"SELECT {about} FROM runs WHERE checkpoint IS NOT NULL"
         folders = self._runs.folders()
         for one in beside(self._db.real):
             folder = folder_of(one, "checkpoints")
-            for named, run, study in rows(one, stored, seconds=2):
+            for named, run, study, sha256 in rows(one, stored, seconds=2):
                 text, _, name = named.rpartition("/")
                 places = [folder, folders.get(text, folder)]
-                if not any(os.path.lexists(place / name) for place in places):  # it can find it in any folder
-                    places = [*folders.values()]
+                if name in files and not any(checkpoints.named(place / name, sha256) for place in places):
+                    places += [place for place in folders.values() if checkpoints.named(place / name, sha256)]
                 for found in {named, *(checkpoints.column_of(place / name) for place in places)}:
                     yield found, run, study
 
@@ -157,7 +158,8 @@ class Upkeep:
     ) -> list[str]:
         damage: dict[int, str] = {}
         faults = set[str]()  # of whole folders
-        folders, own = self._runs.folders(), self._db.folder("checkpoints")
+        own = self._db.folder("checkpoints")
+        folders = self._runs.folders(*{(named or "").rpartition("/")[0] for *_, named in runs})
         fault_of = cache(lambda text: _fault(folders.get(text, own)))
         there, suspect = list[int](), list[int]()  # runs by whether only the content of their file can be damaged
         for run_id, state, named in runs:
@@ -191,11 +193,12 @@ class Upkeep:
         """Yield the files beside the database to which none of its rows refers, nor those of a renamed database."""
         folder = self._db.folder("checkpoints")
         known = {text.rpartition("/")[2] for text in named}  # the rows of a copy name the original folder
+        files = {path: path.name.replace(".previous.", ".") for path in sorted(folder.glob("*"))}
         tables = {"study": "studies", "gradcheck": "gradient_checks"}
         there = {kind: {row["id"] for row in self._db.each(f"SELECT id FROM {tables[kind]}")} for kind in tables}
         there["run"] = runs
         try:
-            for text, run, study in self._named_elsewhere():
+            for text, run, study in self._named_elsewhere({*files.values()} - known):
                 place, _, name = text.rpartition("/")
                 if place == path_text(folder.name):
                     known.add(name)
@@ -203,9 +206,7 @@ class Upkeep:
                     there["study"].add(study)
         except StoreError:
             return  # any file can be that of a database that cannot be read
-        for path in sorted(folder.glob("*")):
-            if known.isdisjoint((path.name, path.name.replace(".previous.", "."))) and path.is_file():
-                yield path
+        yield from (path for path, name in files.items() if known.isdisjoint((path.name, name)) and path.is_file())
         drawn = pictures(self._db.folder("plots"))
         yield from (path for kind, shown, path in drawn if not there[kind].issuperset(shown))
 

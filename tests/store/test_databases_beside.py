@@ -358,3 +358,30 @@ def test_a_copy_of_one_database_does_not_keep_the_files_of_another(three_runs_he
         assert other.upkeep.merge(three_runs_here / "klcli.db").remarks == []
         assert three_runs_here / "other-checkpoints/run-000001.npz" in other.upkeep.delete([1])
         assert other.upkeep.check() == ([], [])
+
+
+def test_a_network_that_a_copy_finds_although_another_is_in_its_place_is_kept(three_runs_here: Path) -> None:
+    rename(three_runs_here, "klcli", "thesis")
+    shutil.copyfile(three_runs_here / "thesis.db", three_runs_here / "copy.db")
+    (three_runs_here / "checkpoints").mkdir()  # of a new `klcli.db`, whose first network is another one
+    shutil.copyfile(three_runs_here / "thesis-checkpoints/run-000002.npz", network(three_runs_here, 1))
+    with closing(Store(three_runs_here / "thesis.db")) as thesis, closing(Store(three_runs_here / "copy.db")) as copy:
+        networks = contents(copy)
+        assert three_runs_here / "thesis-checkpoints/run-000001.npz" not in thesis.upkeep.delete([1])
+        assert thesis.upkeep.check() == ([], [])
+        assert contents(copy) == networks
+        assert three_runs_here / "thesis-checkpoints/run-000001.npz" in copy.upkeep.delete([1])
+        assert network(three_runs_here, 1).exists()
+
+
+@pytest.mark.parametrize("is_same", [False, True])
+def test_a_database_without_its_folder_keeps_what_it_finds_in_others_by_checksum(backup: Path, is_same: bool) -> None:
+    folder = backup.parent
+    execute(backup, "UPDATE runs SET checkpoint = 'backup-' || checkpoint")
+    if not is_same:
+        execute(backup, "UPDATE runs SET checkpoint_sha256 = ?", "f" * 64)
+    with closing(Store(folder / "klcli.db")) as store:
+        assert (network(folder, 1) in store.upkeep.delete([1])) is not is_same
+        shutil.copyfile(network(folder, 2), network(folder, 1).with_name("run-000009.npz"))
+        [orphan] = store.upkeep.check()[1]
+        assert "run-000009.npz" in orphan

@@ -342,13 +342,18 @@ def test_damage_and_orphans_are_found(three_runs_here: Path) -> None:
     ]  # fmt: skip
 
 
-def test_contents_are_read_of_the_newest_checkpoints_and_of_suspicious_files(three_runs_here: Path) -> None:
-    folder, read = three_runs_here / "checkpoints", list[int]()
+@pytest.mark.parametrize("name", ["klcli.db", "renamed.db"])
+def test_contents_are_read_of_the_newest_checkpoints_and_of_suspicious_files(three_runs_here: Path, name: str) -> None:
+    """Also of a database that was renamed with its folder."""
+    folder = three_runs_here / ("checkpoints" if name == "klcli.db" else "renamed-checkpoints")
+    (three_runs_here / "klcli.db").rename(three_runs_here / name)
+    (three_runs_here / "checkpoints").rename(folder)
+    read = list[int]()
     for number in (1, 3):
         content = bytearray((folder / f"run-00000{number}.npz").read_bytes())
         content[len(content) // 2] ^= 1
         (folder / f"run-00000{number}.npz").write_bytes(content)
-    store = Store(three_runs_here / "klcli.db")
+    store = Store(three_runs_here / name)
     assert store.upkeep.check(0, read.append) == ([], [])
     assert read == []
     [newest], _ = store.upkeep.check(1, read.append)
