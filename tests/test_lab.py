@@ -179,6 +179,31 @@ def test_a_second_core_helps_unless_there_is_one_job(
     assert {names.count("klcli helper") for names in seen} == {helpers}
 
 
+def test_trainings_in_several_threads_have_the_blas_threads_of_their_lab(lab: Lab) -> None:
+    """The first to end gave the others those of the program, and they were recorded as trained with them."""
+    begun, ended, seen = threading.Event(), threading.Event(), []
+
+    def first() -> None:
+        lab.train(replace(SMALL, cycles=1), on_evaluation=lambda _: begun.set() or meet.wait(60))
+        ended.set()
+
+    def on_evaluation(one: Any) -> None:
+        meet.set()
+        ended.wait(60)
+        seen.extend(pool["num_threads"] for pool in threadpoolctl.threadpool_info())
+
+    meet = threading.Event()
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        before = state_of_the_process()
+        thread = threading.Thread(target=first)
+        thread.start()
+        assert begun.wait(60)
+        run = lab.train(SMALL, on_evaluation=on_evaluation)
+        thread.join()
+        assert state_of_the_process() == before
+    assert (run.threads, set(seen)) == (1, {1})
+
+
 def test_ctrl_c_leaves_a_run_that_continues_to_the_same_bits(lab: Lab) -> None:
     whole = lab.train(SMALL)
     before = state_of_the_process()
