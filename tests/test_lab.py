@@ -129,6 +129,21 @@ def test_a_lab_reads_the_database_that_it_writes(tmp_path: Path, monkeypatch: py
     assert lab.train(replace(SMALL, epochs=0, seed=2)) == lab.run(2)  # 1 is the number of a checkpoint of old.db
 
 
+def test_a_lab_without_a_database_uses_that_of_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Lab(data="synthetic").train(replace(SMALL, epochs=0))
+    assert Path("results/klcli.db").is_file()
+    monkeypatch.setenv("KLCLI_DB", "~/mine.db")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    for lab in (Lab(data="synthetic"), Lab(None, data="synthetic")):
+        assert lab.train(replace(SMALL, epochs=0)) == Lab(tmp_path / "mine.db").run(-1)
+    with pytest.raises(Interrupted, match=r"`klcli train --resume 2 --db results/klcli\.db`"):
+        Lab("results/klcli.db", data="synthetic").train(
+            SMALL, on_evaluation=lambda _: os.kill(os.getpid(), signal.SIGINT)
+        )
+
+
 def test_settings_that_are_none_are_the_defaults(lab: Lab) -> None:
     run = lab.train(SMALL)
     [[_], [default]], [[_], [none]] = lab.evaluate([run.id]), lab.evaluate([run.id], None)
