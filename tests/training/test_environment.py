@@ -1,5 +1,8 @@
 """The configuration of NumPy during a training, and its reset afterwards."""
 
+import multiprocessing
+import os
+import threading
 import warnings
 from contextlib import ExitStack
 
@@ -35,6 +38,36 @@ def test_blocks_that_overlap_keep_their_blas_threads_and_the_last_restores_them(
             blocks[end].close()
             found.append(blas_threads())
         assert found == left
+
+
+def pin() -> None:
+    with pin_threads(1):
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a fork as POSIX has it")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_that_is_forked_while_other_threads_train_can_train() -> None:
+    """It inherited their lock, and waited for it."""
+    ended = threading.Event()
+
+    def pin_again() -> None:
+        while not ended.is_set():
+            pin()
+
+    thread = threading.Thread(target=pin_again)
+    thread.start()
+    try:
+        children = [multiprocessing.get_context("fork").Process(target=pin) for _ in range(10)]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join(20)
+            child.kill()
+    finally:
+        ended.set()
+        thread.join()
+    assert [child.exitcode for child in children] == [0] * 10
 
 
 def test_a_diverging_replica_causes_no_warning() -> None:
