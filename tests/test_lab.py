@@ -372,7 +372,6 @@ def test_a_record_of_another_database_is_refused(lab: Lab, tmp_path: Path) -> No
     ("call", "named"),
     [
         (lambda lab: Lab(3), "Lab(db=3): give a path"),
-        (lambda lab: Lab(None), "Lab(db=None): give a path"),
         (lambda lab: Lab(data=b"x"), "Lab(data=b'x'): give a path"),
         (lambda lab: Lab(threads="2"), "Lab(threads='2'): give a whole number"),
         (lambda lab: Lab(jobs=1.5), "Lab(jobs=1.5): give a whole number"),
