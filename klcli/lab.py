@@ -32,7 +32,7 @@ from klcli.settings.procedures import (
     ReproductionSettings,
     SearchSettings,
 )
-from klcli.settings.run_command import DEFAULT_DATABASE
+from klcli.settings.run_command import database_in_use
 from klcli.settings.setting import Settings, require
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, RunFilter, Study
@@ -55,10 +55,10 @@ AnyPath = str | os.PathLike[str]
 class Lab:
     """A database, a data set, and the procedures that use them.
 
-    `data` is a path, "cifar10" or "synthetic"; `threads` those of BLAS; `jobs` the number of processes that train
-    stacks, by default one per core, with 1 this process, where a single network also trains on one core alone;
-    `executor` the address of a Dask scheduler. `observer` receives messages and progress. `command` is stored with
-    the results.
+    `db` is by default that of the commands: KLCLI_DB, else results/klcli.db. `data` is a path, "cifar10" or
+    "synthetic"; `threads` those of BLAS; `jobs` the number of processes that train stacks, by default one per core,
+    with 1 this process, where a single network also trains on one core alone; `executor` the address of a Dask
+    scheduler. `observer` receives messages and progress. `command` is stored with the results.
 
     Methods raise ConfigError for arguments of another type and settings that exclude each other, DataError for missing
     or damaged images, StoreError if the database or its disk fails, and Interrupted after Ctrl-C, with the command that
@@ -66,15 +66,16 @@ class Lab:
     """
 
     def __init__(
-        self, db: AnyPath = DEFAULT_DATABASE, *, data: AnyPath | None = None, threads: int = 1, jobs: int | None = None,
+        self, db: AnyPath | None = None, *, data: AnyPath | None = None, threads: int = 1, jobs: int | None = None,
         executor: str | None = None, observer: Observer | None = None, command: str | None = None,
     ) -> None:  # fmt: skip
         self._command = command
         for name, number in (("threads", threads), ("jobs", jobs)):
             is_valid = number is None or 1 <= number <= MOST_THREADS
             require(is_valid, f"{name} {number}: must be a whole number from 1 to {MOST_THREADS}")
+        path = database_in_use() if db is None else Path(db)
         where, observer = None if data is None else str(data), observer or Observer()
-        self._setup = Setup(db=Path(db), data=where, threads=threads, jobs=jobs, executor=executor, observer=observer)
+        self._setup = Setup(db=path, data=where, threads=threads, jobs=jobs, executor=executor, observer=observer)
         self._stores: dict[tuple[int, int, int], Store] = {}  # by process, thread and file
 
     def __repr__(self) -> str:

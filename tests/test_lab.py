@@ -129,6 +129,21 @@ def test_a_lab_reads_the_database_that_it_writes(tmp_path: Path, monkeypatch: py
     assert lab.train(replace(SMALL, epochs=0, seed=2)) == lab.run(2)  # 1 is the number of a checkpoint of old.db
 
 
+def test_a_lab_without_a_database_uses_that_of_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Lab(data="synthetic").train(replace(SMALL, epochs=0))
+    assert Path("results/klcli.db").is_file()
+    monkeypatch.setenv("KLCLI_DB", "~/mine.db")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    for lab in (Lab(data="synthetic"), Lab(None, data="synthetic")):
+        assert lab.train(replace(SMALL, epochs=0)) == Lab(tmp_path / "mine.db").run(-1)
+    with pytest.raises(Interrupted, match=r"`klcli train --resume 2 --db results/klcli\.db`"):
+        Lab("results/klcli.db", data="synthetic").train(
+            SMALL, on_evaluation=lambda _: os.kill(os.getpid(), signal.SIGINT)
+        )
+
+
 def test_settings_that_are_none_are_the_defaults(lab: Lab) -> None:
     run = lab.train(SMALL)
     [[_], [default]], [[_], [none]] = lab.evaluate([run.id]), lab.evaluate([run.id], None)
@@ -177,6 +192,31 @@ def test_a_second_core_helps_unless_there_is_one_job(
     lab = Lab(tmp_path / "lab.db", data="synthetic", **jobs)
     lab.train(SMALL, on_evaluation=lambda _: seen.append([one.name for one in threading.enumerate()]))
     assert {names.count("klcli helper") for names in seen} == {helpers}
+
+
+def test_trainings_in_several_threads_have_the_blas_threads_of_their_lab(lab: Lab) -> None:
+    """The first to end gave the others those of the program, and they were recorded as trained with them."""
+    begun, ended, seen = threading.Event(), threading.Event(), []
+
+    def first() -> None:
+        lab.train(replace(SMALL, cycles=1), on_evaluation=lambda _: begun.set() or meet.wait(60))
+        ended.set()
+
+    def on_evaluation(one: Any) -> None:
+        meet.set()
+        ended.wait(60)
+        seen.extend(pool["num_threads"] for pool in threadpoolctl.threadpool_info())
+
+    meet = threading.Event()
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        before = state_of_the_process()
+        thread = threading.Thread(target=first)
+        thread.start()
+        assert begun.wait(60)
+        run = lab.train(SMALL, on_evaluation=on_evaluation)
+        thread.join()
+        assert state_of_the_process() == before
+    assert (run.threads, set(seen)) == (1, {1})
 
 
 def test_ctrl_c_leaves_a_run_that_continues_to_the_same_bits(lab: Lab) -> None:
@@ -332,7 +372,6 @@ def test_a_record_of_another_database_is_refused(lab: Lab, tmp_path: Path) -> No
     ("call", "named"),
     [
         (lambda lab: Lab(3), "Lab(db=3): give a path"),
-        (lambda lab: Lab(None), "Lab(db=None): give a path"),
         (lambda lab: Lab(data=b"x"), "Lab(data=b'x'): give a path"),
         (lambda lab: Lab(threads="2"), "Lab(threads='2'): give a whole number"),
         (lambda lab: Lab(jobs=1.5), "Lab(jobs=1.5): give a whole number"),

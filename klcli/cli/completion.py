@@ -1,6 +1,5 @@
 """Completion: the values that a shell offers for an option or argument, found by its choices or its placeholder."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -11,7 +10,7 @@ import typer
 
 from klcli.errors import StoreError
 from klcli.settings.presets import presets
-from klcli.settings.run_command import DEFAULT_DATABASE
+from klcli.settings.run_command import database_in_use
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import Setting
 from klcli.text import user_path
@@ -50,7 +49,7 @@ def _read(ctx: typer.Context, query: str, *values: Any) -> list[tuple[Any, ...]]
     from klcli.store.reading import rows
 
     with suppress(StoreError):
-        return rows(user_path(ctx.params.get("db") or os.environ.get("KLCLI_DB") or DEFAULT_DATABASE), query, *values)
+        return rows(user_path(ctx.params.get("db") or database_in_use()), query, *values)
     return []
 
 

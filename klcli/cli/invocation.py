@@ -15,9 +15,9 @@ from klcli.cli.options import Command, takes
 from klcli.errors import Interrupted, KlcliError
 from klcli.procedures.observer import Observer
 from klcli.settings.procedures import MOST_REPEATS, MOST_THREADS, VARY
-from klcli.settings.run_command import DEFAULT_DATABASE
+from klcli.settings.run_command import DEFAULT_DATABASE, database_in_use
 from klcli.settings.setting import Role, Settings, flag, require, setting
-from klcli.text import command_text, one_line, user_path, visible
+from klcli.text import command_text, one_line, visible
 
 if TYPE_CHECKING:  # slow to import, and not needed for --version
     from rich.console import Console
@@ -124,8 +124,7 @@ class Invocation(Settings, Observer):
     @property
     def database_words(self) -> str:
         """The option that names the database at the end of a command, empty for the default one."""
-        is_default = self.db == user_path(os.environ.get("KLCLI_DB") or DEFAULT_DATABASE)
-        return "" if is_default else f" {command_text(['--db', str(self.db)])}"
+        return "" if self.db == database_in_use() else f" {command_text(['--db', str(self.db)])}"
 
     def document(self, command: str, content: dict[str, Any]) -> None:
         if self.as_json:

@@ -9,7 +9,7 @@ from klcli.data.dataset import Dataset, Splits, split
 from klcli.errors import ConfigError
 from klcli.procedures.run_lookup import chosen_run, place_of
 from klcli.procedures.setup import Setup, ending_in_a_state
-from klcli.settings.run_command import DEFAULT_DATABASE, resuming_command, run_command
+from klcli.settings.run_command import database_option, resuming_command, run_command
 from klcli.settings.run_names import LAST
 from klcli.settings.setting import require, settings_of, value_of
 from klcli.settings.train_config import TrainConfig
@@ -99,8 +99,7 @@ def _train(
         store.runs.finish(run.id, state, latest, before + time.perf_counter() - started, error)
 
     def how_to_continue() -> str:
-        database = ["--db", str(store.path)] * (setup.db != DEFAULT_DATABASE)
-        command = command_text(["klcli", "train", "--resume", str(run.id), *database])
+        command = command_text(["klcli", "train", "--resume", str(run.id), *database_option(setup.db)])
         done = store.runs.get(run.id).epochs_done
         kept = f"keeps its {done:g} epoch{'s' * (done != 1)}" if done else "has no epoch yet"
         return f"run {run.id} {kept}, continue with `{command}`"

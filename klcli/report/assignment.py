@@ -19,7 +19,7 @@ from klcli.report.tables.later_checks import gradient_check_title, gradient_meth
 from klcli.report.tables.table import Row, Table, columns
 from klcli.report.words import counted, images_words, layers_name, network_name
 from klcli.settings.editions import EDITIONS
-from klcli.settings.run_command import DEFAULT_DATABASE
+from klcli.settings.run_command import database_option
 from klcli.settings.run_names import names_of
 from klcli.settings.setting import require
 from klcli.store.checkpoints import write_atomically
@@ -158,9 +158,8 @@ def _curves(name: str, runs: Sequence[Run], epochs: Epochs, db: Path) -> Exhibit
 
 
 def _drawn(which: Sequence[str], kind: str, db: Path) -> str:
-    where = [] if db == DEFAULT_DATABASE else ["--db", str(db)]
     look = ["--width", f"{LOOK.width:g}", "--no-title"]
-    return command_text(["klcli", "report", *which, "--plot", kind, "--to", f"{kind}.pdf", *look, *where])
+    return command_text(["klcli", "report", *which, "--plot", kind, "--to", f"{kind}.pdf", *look, *database_option(db)])
 
 
 def _numbers(runs: Sequence[Run], epochs: Epochs) -> Table:

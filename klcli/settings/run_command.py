@@ -1,24 +1,36 @@
 """Run command: the command line that trains one run of a study alone, the whole study, or the rest of it."""
 
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from klcli.settings.sameness import SETTINGS, differences
 from klcli.settings.train_config import TrainConfig
-from klcli.text import command_text
+from klcli.text import command_text, user_path
 
 DEFAULT_DATABASE = Path("results/klcli.db")  # in the working directory, unless --db or KLCLI_DB names another
 OF_SEARCH: dict[str, Any] = {"batch_norm": True, "step_epochs": 2.0}  # own defaults of `klcli search-lambda`
 
 
+def database_in_use() -> Path:
+    """Return the database of a command without --db, and of a Lab without `db`."""
+    return user_path(os.environ.get("KLCLI_DB") or DEFAULT_DATABASE)
+
+
+def database_option(db: Path) -> list[str]:
+    """Return the option of a stored command that names `db`; none for the default, unless KLCLI_DB replaces that."""
+    return [] if db == DEFAULT_DATABASE == database_in_use() else ["--db", str(db)]
+
+
 def run_command(
-    config: TrainConfig, name: str = "train", options: Sequence[str] = (), *, data: str, threads: int, db: Path,
+    config: TrainConfig, name: str = "train", options: Sequence[str] = (), *, data: str, threads: int, db: Path | None,
     only: Collection[str] = SETTINGS,
 ) -> str:  # fmt: skip
     """Return the command of this name with the settings that matter and are not its defaults, of those in `only`.
 
-    `klcli train` gives the bits of `config`; those of a replica of a stack, to rounding.
+    `klcli train` gives the bits of `config`; those of a replica of a stack, to rounding. Without `db`, it names no
+    database.
     """
     default, unused = TrainConfig(**OF_SEARCH) if name == "search-lambda" else TrainConfig(), config.unused()
     parts = [*options]
@@ -28,8 +40,7 @@ def run_command(
             parts += SETTINGS[key].arguments(value)
     parts += ["--data", data]
     parts += [] if threads == 1 else ["--threads", str(threads)]
-    parts += [] if db == DEFAULT_DATABASE else ["--db", str(db)]
-    return command_text(["klcli", name, *parts])
+    return command_text(["klcli", name, *parts, *(database_option(db) if db else [])])
 
 
 def resuming_command(command: str, kind: str) -> str:

@@ -175,10 +175,6 @@ def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
     if task.version != klcli.__version__:
         raise ConfigError(f"klcli {klcli.__version__} on the worker, {task.version} here: install the same on both")
     channel.begin()
-    pin_threads(task.threads)
-    check_blas()
-    splits = splits_of(task.images, task.configs[0].split)
-    started = time.perf_counter()
 
     def on_evaluation(results: list[TrainResult]) -> None:
         channel.put_best(max((r.epochs[-1].validation.accuracy for r in results if r.epochs), default=0.0))
@@ -188,10 +184,14 @@ def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
 
     how: dict[str, Any] = {"evaluate_test": task.evaluate_test, "cores": task.cores, "quirks": task.quirks}
     how |= {"on_update": channel.on_update, "evaluate_untrained": True}
-    if task.is_chain:
-        results = train_chain(task.configs, splits, on_evaluation=on_evaluation, **how)
-    else:
-        results = train(task.configs, splits, on_evaluation=on_evaluation, snapshot=task.snapshot, **how)
+    with pin_threads(task.threads):
+        check_blas()
+        splits = splits_of(task.images, task.configs[0].split)
+        started = time.perf_counter()
+        if task.is_chain:
+            results = train_chain(task.configs, splits, on_evaluation=on_evaluation, **how)
+        else:
+            results = train(task.configs, splits, on_evaluation=on_evaluation, snapshot=task.snapshot, **how)
     before = sum(metrics.seconds for metrics in task.snapshot.epochs) if task.snapshot else 0.0
     return StackOutcome(task.positions, results, before + time.perf_counter() - started)
 

@@ -1,8 +1,10 @@
 """Environment: determines, with the config, the bits and the time of a run."""
 
+import os
 import platform
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,9 +75,39 @@ def continued(versions: dict[str, Any], epoch: float) -> tuple[dict[str, Any], s
     return versions | ({"later": later} if later else {}), changed
 
 
-def pin_threads(threads: int) -> AbstractContextManager[Any]:
-    """Set the number of BLAS threads, whatever the environment variables are: in a `with` block or permanently."""
-    return threadpoolctl.threadpool_limits(limits=threads, user_api="blas")
+_pinning = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a child that inherited the lock of another thread would wait for it without end
+    os.register_at_fork(before=_pinning.acquire, after_in_parent=_pinning.release, after_in_child=_pinning.release)
+_pinned = dict[object, int]()  # the threads of every block of `pin_threads` in progress, the latest last
+_before = list[dict[str, Any]]()  # BLAS as it was before the first of them
+
+
+@contextmanager
+def pin_threads(threads: int) -> Iterator[None]:
+    """Set the number of BLAS threads inside the block, whatever the environment variables are.
+
+    The number is that of the whole process: of blocks that overlap in several threads, the last to end restores it.
+    """
+    block = object()
+    with _pinning:
+        if not _pinned:
+            _before[:] = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+        _pinned[block] = threads
+        _limit(threads)
+    try:
+        yield
+    finally:
+        with _pinning:
+            del _pinned[block]
+            _limit([*_pinned.values()][-1] if _pinned else _before)
+
+
+def _limit(limits: int | list[dict[str, Any]]) -> None:
+    # One thread controls OpenBLAS, says threadpoolctl 3.8, and ignores the others without a word.
+    release = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", lambda force: None)
+    release(force=True)
+    threadpoolctl.threadpool_limits(limits, user_api="blas")
+    release(force=True)
 
 
 def arithmetic() -> np.errstate:

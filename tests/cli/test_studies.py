@@ -18,8 +18,6 @@ from command import Klcli, change, read, succeeded
 from dask_cluster import Cluster, cluster
 from light import COMPILED, LIGHT
 
-from klcli.training.environment import pin_threads
-
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them"),
     pytest.mark.usefixtures("unrendered"),
@@ -266,10 +264,7 @@ def test_other_threads_are_another_study(here: Klcli, tmp_path: Path) -> None:
         *("--jobs", "1"),
     )
     assert here(*quick).returncode == 0
-    try:
-        assert here(*quick, "--resume", "--threads", "2").returncode == 0
-    finally:
-        pin_threads(1)
+    assert here(*quick, "--resume", "--threads", "2").returncode == 0
     assert [run["threads"] for run in read(tmp_path, "SELECT threads FROM runs")] == [1, 1, 2, 2]
 
 

@@ -56,6 +56,18 @@ def test_every_setting_that_is_not_the_default_is_in_the_command() -> None:
     )
 
 
+@pytest.mark.parametrize("variable", [None, "elsewhere/all.db", "results/klcli.db"])
+@pytest.mark.parametrize("db", ["results/klcli.db", "elsewhere/all.db"])
+def test_a_command_uses_its_database_whatever_klcli_db_is(
+    monkeypatch: pytest.MonkeyPatch, db: str, variable: str | None
+) -> None:
+    """`klcli train --resume 1` continued run 1 of the database in KLCLI_DB."""
+    if variable:
+        monkeypatch.setenv("KLCLI_DB", variable)
+    _, invocation = parsed(run_command(TrainConfig(), data="synthetic", threads=1, db=Path(db)))
+    assert invocation.db == Path(db)
+
+
 def test_settings_that_a_network_does_not_use_are_not_in_its_command() -> None:
     """A sweep gives its options of BN to the networks without BN, too."""
     split = SplitConfig(validation=9, validation_batches=(2,))

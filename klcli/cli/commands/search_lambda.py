@@ -8,7 +8,7 @@ from klcli.cli.options import takes
 from klcli.errors import Diverged
 from klcli.report.words import repeats_note, subset_words, without_note
 from klcli.settings.procedures import SearchSettings
-from klcli.settings.run_command import DEFAULT_DATABASE, OF_SEARCH, run_command
+from klcli.settings.run_command import OF_SEARCH, run_command
 from klcli.settings.train_config import TrainConfig
 
 
@@ -57,7 +57,7 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
         then += [f"evaluate {found.final[0].id} --flips"]
     elif choice is not None:
         data, chosen = invocation.data or found.stages[0][1][0].dataset, replace(config, lam=choice.chosen.lam)
-        final = run_command(chosen, data=data, threads=invocation.threads, db=DEFAULT_DATABASE)
+        final = run_command(chosen, data=data, threads=invocation.threads, db=None)
         then += [final.removeprefix("klcli ")]
     invocation.places(*then, picture=picture, curves=curves)
     invocation.document("search-lambda", document)
