@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from klcli import compiled
-from klcli.compiled import kernels, operations
+from klcli.compiled import jit, kernels, operations
 from klcli.compiled.team import Team
 from klcli.data.dataset import Dataset, split
 from klcli.settings.split_config import SplitConfig
@@ -37,6 +37,21 @@ def results(team: Team, m: int, n: int, k: int, d: int, shared: bool, kind: int)
     found = [team.forward(X, W), team.backward(G, W)]
     team.step(kind, X, G, W, numbers, *memory)
     return [*found, W, *memory]
+
+
+@pytest.mark.skipif(not jit.IS_X86, reason="other processors are left as they are")
+@pytest.mark.parametrize("helper", [False, True])
+def test_numbers_below_the_normal_range_are_0_in_operations_and_nowhere_else(helper: bool) -> None:
+    """The moments of units that are never active: with them, a step took 20 times as long on an Intel processor."""
+    W, G = np.ones((1, 3072, 50), np.float32), np.zeros((1, 3072, 50), np.float32)
+    mean, square = np.full_like(W, 1.2e-38), np.full_like(W, 1e-39)
+    numbers = np.array([[0.1, 1, 0, 0.9, 0.99, 1e-8]], np.float32)
+    with Team(np.float32, helper=helper) as team:
+        team.step(kernels.ADAM, None, G, W, numbers, mean, square)
+    assert not mean.any()
+    assert not square.any()
+    below = np.full(3, 1.2e-38, np.float32) * np.float32(0.9)
+    assert (below > 0).all()
 
 
 @pytest.mark.slow
