@@ -5,8 +5,9 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,19 +58,20 @@ class Locks:
         """
         with ExitStack() as stack:
             if sys.platform != "win32":
+                import fcntl
+
                 with suppress(OSError):  # a file system without locks
                     self.folder.mkdir(parents=True, exist_ok=True)
                     stack.callback(os.close, folder := os.open(self.folder, os.O_RDONLY))
-                    self._wait_for(folder)
+                    self._wait_for(partial(fcntl.flock, folder, fcntl.LOCK_EX | fcntl.LOCK_NB))
             yield
 
-    def _wait_for(self, folder: int) -> None:
-        import fcntl
-
+    def _wait_for(self, lock: Callable[[], object]) -> None:
         begun = time.monotonic()
         while True:
             with suppress(BlockingIOError):
-                return fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock()
+                return
             if time.monotonic() - begun >= BUSY_SECONDS:
                 words = f"another program has numbered runs here for {BUSY_SECONDS} s, close it and run again"
                 raise StoreError(f"{self.folder}: {words}")
