@@ -103,7 +103,7 @@ def pin_threads(threads: int) -> Iterator[None]:
 
 
 def _limit(limits: int | list[dict[str, Any]]) -> None:
-    # One thread controls OpenBLAS, says threadpoolctl 3.8, and ignores the others without a word.
+    # threadpoolctl 3.8 obeys only the thread that was the first to set a number, until that is cleared.
     release = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", lambda force: None)
     release(force=True)
     threadpoolctl.threadpool_limits(limits, user_api="blas")
