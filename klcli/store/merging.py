@@ -77,7 +77,8 @@ class _Merging:
     def __init__(self, here: Database, source: Database, path: Path) -> None:
         self._here, self._source, self._merged = here, source, Merged(path)
         self._locks = Locks(source.folder("locks"))
-        self._runs, self._mine = Runs(source, self._locks), Runs(here, Locks(here.folder("locks")))
+        self._own_locks = Locks(here.folder("locks"))
+        self._runs, self._mine = Runs(source, self._locks), Runs(here, self._own_locks)
         # New numbers by the old ones, under the names that pictures have.
         self._numbers: dict[str, dict[int, int]] = {"run": {}, "study": {}, "gradcheck": {}}
         self._copied: dict[str, set[int]] = {"run": set(), "study": set(), "gradcheck": set()}
@@ -86,7 +87,7 @@ class _Merging:
 
     def all(self) -> Merged:
         checkpoints.require_no_link(self._here.folder("checkpoints"))
-        with Locks(self._here.folder("locks")).numbering(), self._here.write() as self._tables:
+        with self._own_locks.numbering(), self._here.write() as self._tables:
             self._stored = {one.name: [*one.columns_dict] for one in self._tables.tables}  # without computed columns
             # Rows that another program has inserted: as the migration step does it.
             parts = "started_at || ' ' || host || ' ' || pid || ' ' || id || ' ' || dataset_source"
@@ -222,8 +223,11 @@ class _Merging:
 
     def _is_repaired(self, old: int, row: Row, mine: Row) -> bool:
         """Copy the checkpoint of a run that is here without it, and return whether there is one to copy."""
-        is_same = row["checkpoint_sha256"] is not None and row["checkpoint_sha256"] == mine["checkpoint_sha256"]
-        if is_found := is_same and not _has_network(self._mine, mine["id"]) and _has_network(self._runs, old):
+        sha256, place = row["checkpoint_sha256"], checkpoints.file_of(self._here.folder("checkpoints"), mine["id"])
+        # To read the networks of 1000 runs takes 5 s.
+        if sha256 is None or sha256 != mine["checkpoint_sha256"] or checkpoints.says(place, sha256):
+            return False
+        if is_found := not _has_network(self._mine, mine["id"]) and _has_network(self._runs, old):
             checkpoint = self._add_checkpoint(old, row, mine["id"])
             self._tables.execute("UPDATE runs SET checkpoint = ? WHERE id = ?", [checkpoint, mine["id"]])
             self._merged.updated += 1
