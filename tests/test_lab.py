@@ -86,7 +86,7 @@ def test_the_stored_command_of_python_is_python_that_makes_the_config(lab: Lab) 
 
 
 def test_the_stored_command_of_a_study_is_python_that_finds_it_again(tmp_path: Path) -> None:
-    lab = Lab(tmp_path / "lab.db", data="synthetic", threads=1)
+    lab = Lab(tmp_path / "lab.db", data="synthetic", threads=1, jobs=1)
     lab.repeat(SMALL, 2, vary="init")
     lab.sigma_sweep(SMALL, (0.1, 0.02), repeats=2, vary="order")
     lab.search_lambda(SMALL, SearchSettings(values=(0.1, 0.001), final=True), repeats=2)
@@ -158,7 +158,7 @@ def test_the_name_of_a_preset_without_its_settings_is_refused(lab: Lab) -> None:
     quick = preset("quick").config
     with pytest.raises(ConfigError, match=r"preset='quick'\): only a name, begin with preset\('quick'\)\.config, of"):
         lab.train(TrainConfig(preset="quick"))
-    for allowed in (replace(quick, epochs=0, batch_size=20, whitening=9), replace(SMALL, preset="mine")):
+    for allowed in (replace(quick, epochs=0, batch_size=20, whitening=9, hidden=(12,)), replace(SMALL, preset="mine")):
         assert lab.train(replace(allowed, split=SMALL.split)).state == "complete"
 
 
@@ -610,7 +610,7 @@ def test_a_database_can_have_any_name(tmp_path: Path, name: str) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="psutil lists the open files of POSIX")
 def test_no_database_stays_open_behind_a_call(tmp_path: Path) -> None:
     """SQLite's connection refers to itself: without a close, it waits for the collector, which may be off."""
-    lab, files = Lab(tmp_path / "lab.db", data="synthetic"), psutil.Process().open_files
+    lab, files = Lab(tmp_path / "lab.db", data="synthetic", jobs=1), psutil.Process().open_files
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     calls: list[Callable[[], object]] = [
         lambda: lab.train(replace(SMALL, epochs=0)), lambda: lab.rerun(1), lambda: lab.evaluate(1),

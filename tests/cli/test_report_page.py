@@ -161,6 +161,7 @@ def test_a_table_begins_with_what_a_phone_can_show_and_a_long_one_is_folded() ->
     assert table(Table("t", head, [row] * 41)).startswith("<details><summary>t (41 rows)</summary>")
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_two_data_sets_of_one_name_have_sections_of_their_own(here: Klcli, trained: Path) -> None:
     with contextlib.closing(sqlite3.connect(trained / "results/klcli.db")) as connection, connection:
         connection.execute("UPDATE runs SET dataset_sha256 = ? WHERE id = 1", ["01234567" * 8])

@@ -232,7 +232,7 @@ def test_signals_at_any_moment(start: Start, klcli: Klcli, tmp_path: Path, share
         started = time.monotonic()
         assert start(*command, program=program).wait(60) == 0
         usual = time.monotonic() - started
-        for _ in range(8 if command is FINITE else 5):
+        for _ in range(6 if command is FINITE else 3):
             signum, times = rng.choice(list(ENDING)), rng.choice([1, 1, 2])
             process = start(*command, program=program, TMPDIR=str(temporary))
             _wait_until(lambda one=process: _catches_signals(one.pid) or one.poll() is not None)

@@ -212,7 +212,7 @@ def test_a_database_keeps_its_networks_if_another_one_has_its_folder(
         first = first.rename(first.with_name("old.db"))
     other = str(first.with_name("klcli.db" if renamed else "klcli.sqlite"))
     here("train", *TINY, "--epochs", "1", "--seed", "3", "--db", other)
-    here("train", *TINY, "--epochs", "1", "--repeats", "2", "--db", other)
+    here("train", *TINY, "--epochs", "1", "--repeats", "2", "--jobs", "1", "--db", other)
     here("runs", "merge", str(first), "--db", other)
     assert [row["id"] for row in rows("runs", other)] == [3, 4, 5, 6, 7]
     assert {file: file.read_bytes() for file in checkpoints} == checkpoints

@@ -142,7 +142,7 @@ def test_settings_of_a_preset_or_of_some_networks_of_a_sweep_are_accepted(
 def test_a_stored_command_with_an_option_without_effect_can_be_resumed(here: Klcli) -> None:
     """As an older klcli accepted it."""
     tiny = TrainConfig(hidden=(5,), bn_eps=1e-5, step_size=2, cycles=1, split=SplitConfig(subset=200))
-    lab = Lab("results/klcli.db", data="synthetic")
+    lab = Lab("results/klcli.db", data="synthetic", jobs=1)
     study = lab.repeat(tiny, 2)
     options = ("--hidden", "5", "--bn-eps", "1e-5", "--step-size", "2", "--cycles", "1", "--subset", "200")
     again = succeeded(here("train", *options, "--data", "synthetic", "--repeats", "2", "--resume", "last"))
