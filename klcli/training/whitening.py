@@ -6,6 +6,7 @@ from klcli.data.augmentation import mirror
 from klcli.data.dataset import PIXELS, Split
 
 ROWS = 5000  # images at once: 61 MB of float32
+HALF = PIXELS // 2
 
 
 def whitening(images: Split, components: int, eps: float) -> np.ndarray:
@@ -13,30 +14,39 @@ def whitening(images: Split, components: int, eps: float) -> np.ndarray:
 
     L are the largest eigenvalues, U their eigenvectors, of the covariance of the standardised images and their mirror
     images (Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images, appendix A). eps, in units of one
-    pixel's variance, keeps components that are mostly noise small. Takes about 8 s for 45 000 images.
+    pixel's variance, keeps components that are mostly noise small. Takes about 3 s for 45 000 images.
+
+    A mirror image has the same pixels in other places. The right half of an eigenvector is therefore the mirror image
+    of the left one, or its negative: two covariances of half as many pixels have all of them.
 
     No mean is subtracted: it is 0 if images are standardised by pixel. By image, the mean image is not 0 and stays in
     L and U, so that they are those of the second moments.
     """
     from scipy.linalg import eigh
 
-    covariance = np.zeros((PIXELS, PIXELS))
+    mirrored = mirror(np.arange(PIXELS))
+    left = np.flatnonzero(mirrored > np.arange(PIXELS))
+    covariances = {1: np.zeros((HALF, HALF)), -1: np.zeros((HALF, HALF))}
     for start in range(0, len(images), ROWS):
         X, _ = images.batch(slice(start, start + ROWS))
-        covariance += X.T @ X
-    covariance /= len(images)
-    mirrored = mirror(np.arange(PIXELS))  # a mirror image has the same pixels in other places
-    covariance = (covariance + covariance[np.ix_(mirrored, mirrored)]) / 2
-    L, U = eigh(covariance, subset_by_index=(PIXELS - components, PIXELS - 1))  # ascending
-    return np.asarray(_oriented(U[:, ::-1]) / np.sqrt(np.maximum(L[::-1], 0) + eps))
+        halves = X.take(left, axis=1), X.take(mirrored[left], axis=1)  # 7 times as fast as an index
+        for sign, covariance in covariances.items():
+            Z = halves[0] + sign * halves[1]
+            covariance += Z.T @ Z
+    L, U = np.empty(0), np.empty((PIXELS, 0))
+    for sign, covariance in covariances.items():
+        first = max(0, HALF - components)
+        values, vectors = eigh(covariance / (2 * len(images)), subset_by_index=(first, HALF - 1))
+        both = np.empty((PIXELS, len(values)))
+        both[left] = _oriented(vectors) / np.sqrt(2)
+        both[mirrored[left]] = sign * both[left]
+        L, U = np.append(L, values), np.hstack((U, both))
+    largest = np.argsort(-L, kind="stable")[:components]
+    return U[:, largest] / np.sqrt(np.maximum(L[largest], 0) + eps)
 
 
 def _oriented(U: np.ndarray) -> np.ndarray:
-    """Return the eigenvectors `U (3072, components)` with signs that do not depend on the LAPACK that found them.
-
-    The largest entry among the pixels of the left half is positive. The right half repeats it, in half of the vectors
-    with the other sign, so that among all pixels rounding would decide.
+    """Return eigenvectors in columns with signs that do not depend on the LAPACK that found them: the largest entry
+    of each is positive.
     """
-    left = mirror(np.arange(PIXELS)) > np.arange(PIXELS)
-    largest = np.argmax(np.abs(U) * left[:, None], axis=0)
-    return U * np.sign(U[largest, np.arange(U.shape[1])])
+    return U * np.sign(np.take_along_axis(U, np.abs(U).argmax(axis=0, keepdims=True), axis=0))
