@@ -53,12 +53,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 @pytest.fixture
 def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts are made and written without a pixel: four fifths of a small training were matplotlib's."""
-    unrender(monkeypatch)
-
-
-def unrender(patch: pytest.MonkeyPatch) -> None:
     for made_by in ("figure.draw", "networks.to_bytes"):
-        patch.setattr(f"klcli.report.plots.{made_by}", lambda chart, *form: b"\x89PNG\0 not rendered")
+        monkeypatch.setattr(f"klcli.report.plots.{made_by}", lambda chart, *form: b"\x89PNG\0 not rendered")
 
 
 @pytest.fixture(scope="session")
@@ -84,14 +80,13 @@ def rows(tmp_path: Path) -> Rows:
 
 @pytest.fixture(scope="session")
 def fill(shared_cache: Path) -> Filled:
-    """Run commands in one folder, in this process, without a pixel of their pictures; returns their exit codes."""
+    """Run commands in one folder, in this process; returns their exit codes."""
 
     def run(folder: Path, commands: Sequence[Sequence[str]]) -> list[Any]:
         codes = []
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             set_machine(patch, shared_cache)
-            unrender(patch)
             for command in commands:
                 patch.setattr(sys, "argv", ["klcli", *command])
                 with pytest.raises(SystemExit) as ended:
