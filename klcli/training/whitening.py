@@ -33,14 +33,12 @@ def whitening(images: Split, components: int, eps: float) -> np.ndarray:
         for sign, covariance in covariances.items():
             Z = halves[0] + sign * halves[1]
             covariance += Z.T @ Z
-    L, U = np.empty(0), np.empty((PIXELS, 0))
-    for sign, covariance in covariances.items():
-        first = max(0, HALF - components)
-        values, vectors = eigh(covariance / (2 * len(images)), subset_by_index=(first, HALF - 1))
-        both = np.empty((PIXELS, len(values)))
-        both[left] = _oriented(vectors) / np.sqrt(2)
-        both[mirrored[left]] = sign * both[left]
-        L, U = np.append(L, values), np.hstack((U, both))
+    which, n = (max(0, HALF - components), HALF - 1), 2 * len(images)  # eigenvalues ascend
+    found = {sign: eigh(covariance / n, subset_by_index=which) for sign, covariance in covariances.items()}
+    L = np.concatenate([values for values, _ in found.values()])
+    U = np.empty((PIXELS, len(L)))
+    U[left] = np.hstack([_oriented(vectors) / np.sqrt(2) for _, vectors in found.values()])
+    U[mirrored[left]] = U[left] * np.repeat([*found], len(L) // 2)
     largest = np.argsort(-L, kind="stable")[:components]
     return U[:, largest] / np.sqrt(np.maximum(L[largest], 0) + eps)
 

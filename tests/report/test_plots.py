@@ -252,11 +252,7 @@ def test_a_picture_of_a_document_has_its_width_and_letters_of_9_points(width: fl
     assert {float(size) for size in re.findall(rb"/F\d+(?:-\d+)? ([\d.]+) Tf", texts)} == {9}
     inches = size_of_png(draw(chart, "png", look))[0] / 200
     assert inches == pytest.approx(width / 2.54, abs=0.01)
-
-
-def test_a_picture_without_its_title_has_no_caption_either() -> None:
-    chart = curves_of(trained(), epochs(50, 100))
-    drawn, untitled = (draw(chart, "svg", Look(16.0, title=one)) for one in (True, False))
+    drawn, untitled = (draw(chart, "svg", Look(width, title=one)) for one in (True, False))
     for text in (b"Run 12: 3-layer 50-50", b"lambda 0.003"):
         assert text in drawn and text not in untitled
 

@@ -36,7 +36,7 @@ def V(splits: Splits) -> np.ndarray:
 
 @pytest.fixture
 def found_once(V: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every training of a test gets the V of the fixture, which takes seconds to find."""
+    """Every training of a test gets the V of the fixture, which takes half a second to find."""
     monkeypatch.setattr(training, "whitening", lambda images, components, eps: V)
 
 
