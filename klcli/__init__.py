@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from klcli.settings.split_config import SplitConfig as SplitConfig
     from klcli.settings.train_config import TrainConfig as TrainConfig
 
-__version__ = "0.4.1"
+__version__ = "0.4.2"
 
 # One BLAS thread per process, set before NumPy loads the library: two threads slow down severely
 # when another process needs a core, and they differ from one in the last bits (`klcli help performance`).

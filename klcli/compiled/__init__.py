@@ -114,6 +114,11 @@ class Engine:
 
     cross_entropy: Callable[..., Any] = staticmethod(cross_entropy)
 
+    @property
+    def has_helper(self) -> bool:
+        """Whether a second thread computes too."""
+        return False
+
     def update(
         self, optimizer: SGD | Adam, parameters: Arrays, gradients: Mapping[str, Any], eta: Rate, lam: Rate
     ) -> None:

@@ -1,4 +1,4 @@
-"""Images: the standardised images of every step, those of the next one written while the network computes."""
+"""Images: the standardised images of every step; a helper writes those of the next one while the network computes."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +20,7 @@ class Images:
     def __init__(self, split: Split, dtype: str, engine: Engine, steps: int, draw: Callable[[int], Drawn]) -> None:
         self.split, self.dtype, self.steps, self.draw = split, np.dtype(dtype), steps, draw
         self._team: Any = None if engine is NUMPY else engine
+        self._is_ahead = engine.has_helper  # otherwise one X, which is still in the cache, is written faster than two
         self._background = background_of(split)
         self._scale = [one.astype(self.dtype) for one in (split.mean, split.inverse_std)]
         self._begun, self._X = -1, np.empty(0)  # the last step whose images were begun to be written, and these
@@ -27,22 +28,22 @@ class Images:
         self._buffers: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}
 
     def of(self, step: int) -> np.ndarray:
-        """Return the images `X (k, 3072)` of a step, and begin to write those of the next one.
+        """Return the images `X (k, 3072)` of a step, and let a helper begin to write those of the next one.
 
-        X is one of the same few arrays. It stays as it is until the call for `step + 1` has returned.
+        X is one of the same few arrays. It stays as it is until the call for `step + 1`.
         """
         if self._begun != step:
             self._begin(step)
         X = self._X
         if self._team is not None:
             self._team.finish()
-        if step + 1 < self.steps:
+        if self._is_ahead and step + 1 < self.steps:
             self._begin(step + 1)
         return X
 
     def _begin(self, step: int) -> None:
         index, moves, factors = self.draw(step)
-        key = len(index), step % 2
+        key = len(index), step % 2 if self._is_ahead else 0
         if key not in self._buffers:
             self._buffers[key] = self._buffer(len(index))
         self._begun, (self._X, rows, own_moves, own_factors, row) = step, self._buffers[key]

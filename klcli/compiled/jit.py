@@ -154,16 +154,21 @@ def pointer(typing: Any, address: Any, like: Any) -> Any:
     return types.CPointer(like.dtype)(types.intp, like), build
 
 
+def write_prefetch(builder: Any, place: Any) -> None:
+    """Begin to read the 64 bytes around a pointer into the cache."""
+    byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+    function = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    # To be read (0), in all caches (3), of data (1).
+    builder.call(function, [builder.bitcast(place, byte), word(0), word(3), word(1)])
+
+
 @intrinsic
 def prefetch(typing: Any, address: Any) -> Any:
     """Begin to read the 64 bytes around an address into the cache."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-        function = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        # To be read (0), in all caches (3), of data (1).
-        builder.call(function, [builder.inttoptr(arguments[0], byte), word(0), word(3), word(1)])
+        write_prefetch(builder, builder.inttoptr(arguments[0], ir.IntType(8).as_pointer()))
         return context.get_dummy_value()
 
     return types.void(types.intp), build

@@ -1,4 +1,4 @@
-"""A matrix product for few columns, 8 to 112 in float32 and to 56 in float64, with sums that stay in registers.
+"""A matrix product for few columns, 8 to 96 in float32 and to 48 in float64, with sums that stay in registers.
 
 For a layer of 50 units behind 3072 pixels, it takes 0.7 of OpenBLAS's time, for one of 30 units half of it. It needs
 the 32 registers of AVX-512, of 16 numbers in float32 and 8 in float64; other processors use BLAS. A row of 50 columns
@@ -15,22 +15,26 @@ from llvmlite import binding, ir
 from numba.core.cgutils import for_range_slice
 
 from klcli.compiled import loading
-from klcli.compiled.jit import BITS
+from klcli.compiled.jit import BITS, write_prefetch
 
-MOST = 7  # vectors of a row of the product
+MOST = 6  # vectors of a row of the product; with more, the registers hold the sums of three rows only
 WORTH = 1_000_000  # multiplications; for smaller products, the gain is less than the 30 ms that compiling takes
+AHEAD = 4  # rows of A whose numbers are on their way into the cache
 COUNT, FLAG, SIZE = ir.IntType(64), ir.IntType(32), ir.IntType(BITS)  # the last two are those of CBLAS
 # The sums in one register: those of some rows of C, from a column on, and how many of each row.
 Tile = tuple[range, int, int]
 
 
-def address(dtype: np.dtype, multiplications: int, columns: int) -> int:
-    """Return the address of a function for `jit.product`, 0 where BLAS is to compute the product."""
+def address(dtype: np.dtype, multiplications: int, columns: int, *, of_step: bool = False) -> int:
+    """Return the address of a function for `jit.product`, 0 where BLAS is to compute the product.
+
+    A is plain, but `of_step` transposed.
+    """
     lanes = 16 if dtype.itemsize == 4 and columns >= 16 else 8  # numbers of a vector
     if multiplications < WORTH or not lanes <= columns <= MOST * lanes or not _has_registers():
         return 0
     with loading:  # two threads would make two codes, of which the cache keeps one and frees the other
-        _, found = _made(dtype.itemsize, columns, lanes)
+        _, found = _made(dtype.itemsize, columns, lanes, of_step)
     return found
 
 
@@ -42,11 +46,11 @@ def _has_registers() -> bool:
 
 
 @lru_cache
-def _made(size: int, columns: int, lanes: int) -> tuple[Any, int]:
+def _made(size: int, columns: int, lanes: int, of_step: bool) -> tuple[Any, int]:
     """Return machine code, which must exist as long as its address is in use, and the address."""
     module = ir.Module()
     vector = ir.VectorType(ir.FloatType() if size == 4 else ir.DoubleType(), lanes)
-    function = _product(module, vector, columns)
+    function = _product(module, vector, columns, of_step)
     machine = binding.Target.from_default_triple().create_target_machine(
         binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten(), opt=3, jit=True
     )
@@ -58,8 +62,7 @@ def _made(size: int, columns: int, lanes: int) -> tuple[Any, int]:
 def _tiles(columns: int, lanes: int) -> list[Tile]:
     """Return the tiles of as many rows as fit into the registers. The last numbers of several rows share a tile."""
     full, rest = divmod(columns, lanes)
-    # The last numbers of a row have a vector of their own where registers lack for one that several rows share.
-    widths = [0, *(width for width in (2, 4, 8) if full < MOST - 1 and full * lanes // width < 25), lanes]
+    widths = [0, *(width for width in (2, 4, 8) if full * lanes // width < 25), lanes]
     width = next(width for width in widths if width >= rest)
     group = lanes // width if width else 1  # rows that share a tile
     fit = 25 * group // (full * group + (width > 0))  # rows whose sums leave 7 of 32 registers for the factors
@@ -68,8 +71,8 @@ def _tiles(columns: int, lanes: int) -> list[Tile]:
     return tiles + [(range(r, r + group), columns - width, width) for r in range(0, at_once, group) if width]
 
 
-def _product(module: ir.Module, vector: ir.VectorType, columns: int) -> ir.Function:
-    """Write a function with the arguments of CBLAS, of which it ignores the order, how B is stored, and the columns.
+def _product(module: ir.Module, vector: ir.VectorType, columns: int, of_step: bool) -> ir.Function:
+    """Write a function with the arguments of CBLAS, of which it ignores the first three, and the columns.
 
     It computes several rows of C at a time; those that are missing at the end are the last one again, which is then
     stored several times.
@@ -78,26 +81,26 @@ def _product(module: ir.Module, vector: ir.VectorType, columns: int) -> ir.Funct
     matrix = number.as_pointer()
     kinds = *[FLAG] * 3, *[SIZE] * 3, number, matrix, SIZE, matrix, SIZE, number, matrix, SIZE
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), "product")
-    _, of_A, _, *sizes, alpha, A, lda, B, ldb, beta, C, ldc = function.args
+    _, _, _, *sizes, alpha, A, lda, B, ldb, beta, C, ldc = function.args
     tiles = _tiles(columns, vector.count)
     builder = ir.IRBuilder(function.append_basic_block())
     rows, _, depth, lda, ldb, ldc = (builder.sext(one, COUNT) for one in (*sizes, lda, ldb, ldc))
-    is_transposed = builder.icmp_signed("==", of_A, FLAG(112))
-    row, column = (builder.select(is_transposed, *pair) for pair in ((COUNT(1), lda), (lda, COUNT(1))))  # steps in A
+    row, column = (COUNT(1), lda) if of_step else (lda, COUNT(1))  # steps in A
     last, at_once = builder.sub(rows, COUNT(1)), tiles[-1][0].stop
     with for_range_slice(builder, COUNT(0), rows, COUNT(at_once)) as (i, _):
         places = [builder.add(i, COUNT(r)) for r in range(at_once)]
         places = [builder.select(builder.icmp_signed("<", place, last), place, last) for place in places]
         of_A, of_C = ([builder.gep(M, [builder.mul(place, ld)]) for place in places] for M, ld in ((A, row), (C, ldc)))
-        sums = _sums(builder, tiles, of_A, column, B, ldb, depth, vector)
+        sums = _sums(builder, tiles, of_A, column, B, ldb, depth, vector, of_step)
         _store(builder, tiles, sums, of_C, alpha, beta)
     builder.ret_void()
     return function
 
 
 def _sums(
-    builder: Any, tiles: list[Tile], of_A: list[Any], column: Any, B: Any, ldb: Any, depth: Any, vector: Any
-) -> list[Any]:
+    builder: Any, tiles: list[Tile], of_A: list[Any], column: Any, B: Any, ldb: Any, depth: Any, vector: Any,
+    of_step: bool,
+) -> list[Any]:  # fmt: skip
     """Write the loop over the depth; return the sums of each tile."""
     number, lanes = vector.element, vector.count
     before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
@@ -107,6 +110,8 @@ def _sums(
     sums = [builder.phi(vector) for _ in tiles]
     b, offset = builder.gep(B, [builder.mul(k, ldb)]), builder.mul(k, column)
     numbers = [builder.load(builder.gep(a, [offset])) for a in of_A]
+    if of_step:  # the processor itself does not fetch rows that are 12 kB from each other
+        write_prefetch(builder, builder.gep(of_A[-1], [builder.add(offset, builder.mul(COUNT(AHEAD), column))]))
     k_next = builder.add(k, COUNT(1))
     k.add_incoming(COUNT(0), before)
     k.add_incoming(k_next, loop)

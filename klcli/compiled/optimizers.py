@@ -23,23 +23,23 @@ def update(
     elif optimizer.momentum:
         kind, moments, decays = kernels.NESTEROV, ("velocity",), (optimizer.momentum, 0.0)
     optimizer.memory = optimizer.memory or zeros_like(parameters, *moments)
-    # The six numbers of `kernels.step` for each replica; those of vectors have no decay and no L2 term.
-    of_weights, of_vectors = np.empty((2, len(next(iter(parameters.values()))), 6), team.dtype)
+    # The six numbers of `kernels.step` for each replica, of weights and of vectors, which have no decay and no L2 term.
+    numbers = np.zeros((2, len(next(iter(parameters.values()))), 6), team.dtype)
+    l2, decay = 2 * np.asarray(lam), optimizer.weight_decay
+    numbers[0, :, kernels.L2], numbers[1, :, kernels.KEEP] = l2, 1
+    numbers[..., kernels.FIRST], numbers[..., kernels.SECOND] = decays
 
     def refresh() -> None:
         rate, eps = optimizer.next_rate(eta) if isinstance(optimizer, Adam) else (eta, 0.0)
-        l2, decay = 2 * np.asarray(lam), optimizer.weight_decay
-        keep = 1 - np.asarray(eta) * (decay if moments else l2 + decay)  # DESCENT has no l2 of its own
-        for column, values in enumerate((rate, keep, l2, *decays, eps)):
-            of_weights[:, column] = values
-        of_vectors[:] = of_weights
-        of_vectors[:, kernels.KEEP : kernels.L2 + 1] = 1, 0
+        numbers[..., kernels.RATE], numbers[..., kernels.EPS] = rate, eps
+        # DESCENT has no l2 of its own.
+        numbers[0, :, kernels.KEEP] = 1 - np.asarray(eta) * (decay if moments else l2 + decay)
 
     team.each_time(refresh)
     for name, theta in parameters.items():
-        gradient, numbers = gradients[name], of_weights if name.endswith(".W") else of_vectors
+        gradient, own = gradients[name], numbers[0 if name.endswith(".W") else 1]
         X, G = (gradient.X, gradient.G) if isinstance(gradient, Factors) else (None, gradient)
-        team.step(kind, X, G, theta, numbers, *(optimizer.memory[moment][name] for moment in moments))
+        team.step(kind, X, G, theta, own, *(optimizer.memory[moment][name] for moment in moments))
 
 
 def average(team: "Team", average: WeightAverage, state: Arrays) -> None:

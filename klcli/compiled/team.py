@@ -65,6 +65,10 @@ class Team(Engine):
             self._awake.set()
             self._helper.join()
 
+    @property
+    def has_helper(self) -> bool:
+        return self._helper is not None
+
     def accelerated(self, network: Network) -> Network:
         """Return the network, computed by this team. It shares the arrays; those that are not in C order are copied."""
         return replace(network.converted(lambda name, array: np.ascontiguousarray(array)), engine=self)
@@ -166,7 +170,7 @@ class Team(Engine):
         k, d = W.shape[-2:]
         cut, product = k if W.size < operations.BLOCK else k // 2, 0
         if X is not None:
-            cut, product = _cut(X.shape[-2], W), address(self.dtype, X.shape[-2] * k * d, d)
+            cut, product = _cut(X.shape[-2], W), address(self.dtype, X.shape[-2] * k * d, d, of_step=True)
         self.run(kind, X, G, W, None, numbers, *memory, extra=cut, product=product)
 
     def _execute(self, rows: np.ndarray) -> None:

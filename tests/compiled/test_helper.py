@@ -133,9 +133,9 @@ def test_products_and_steps_are_those_of_numpy_in_halves(m: int, n: int, k: int,
         np.testing.assert_allclose(step, 0.9 * W - 0.1 * (X.mT @ G), rtol=1e-10, atol=1e-11)
 
 
-@pytest.mark.parametrize("d", range(7, 114))
+@pytest.mark.parametrize("d", range(7, 98))
 def test_products_and_steps_in_float32_are_within_its_rounding(d: int) -> None:
-    """Each width has machine code of its own, to 112 columns; X and G have rows that no tile divides."""
+    """Each width has machine code of its own, to 96 columns; X and G have rows that no tile divides."""
     m, n, k = 2, 67, 2000
     rng = np.random.default_rng(d)
     X, G, W = (rng.standard_normal(shape).astype(np.float32) for shape in ((m, n, k), (m, n, d), (m, k, d)))
