@@ -25,7 +25,16 @@ from klcli.engine.optimizers import SGD, Adam, Arrays, Rate, WeightAverage
 from klcli.files import IN_USE, exists, hold
 from klcli.text import one_line
 
-loading = threading.RLock()  # in two threads, numba would load or compile the same functions twice
+
+def lock_for_forks() -> Any:
+    """Return an RLock that no other thread holds in a forked process, which would wait for it without end."""
+    lock = threading.RLock()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    return lock
+
+
+loading = lock_for_forks()  # in two threads, numba would load or compile the same functions twice
 PLAIN = "NumPy"  # name of engine/ in the versions of a run
 COMPLETE = "complete"  # the file there once a process has compiled what `check` executes
 

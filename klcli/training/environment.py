@@ -1,8 +1,6 @@
 """Environment: determines, with the config, the bits and the time of a run."""
 
-import os
 import platform
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,9 +73,7 @@ def continued(versions: dict[str, Any], epoch: float) -> tuple[dict[str, Any], s
     return versions | ({"later": later} if later else {}), changed
 
 
-_pinning = threading.RLock()
-if hasattr(os, "register_at_fork"):  # a child that inherited the lock of another thread would wait for it without end
-    os.register_at_fork(before=_pinning.acquire, after_in_parent=_pinning.release, after_in_child=_pinning.release)
+_pinning = compiled.lock_for_forks()
 _pinned = dict[object, int]()  # the threads of every block of `pin_threads` in progress, the latest last
 _before = list[dict[str, Any]]()  # BLAS as it was before the first of them
 

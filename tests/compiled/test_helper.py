@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -219,6 +220,33 @@ with compiled.open_team(np.float32, helper=True) as team:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.split() == ["True", "0"], done.stderr
+
+
+def load() -> None:
+    with compiled.loading:
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a fork as POSIX has it")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_that_is_forked_while_a_thread_loads_code_can_load_it() -> None:
+    """It inherited the lock of that thread, and waited for it."""
+    begun = threading.Event()
+
+    def load_slowly() -> None:
+        with compiled.loading:
+            begun.set()
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=load_slowly)
+    thread.start()
+    begun.wait()
+    child = multiprocessing.get_context("fork").Process(target=load)
+    child.start()
+    child.join(20)
+    child.kill()
+    thread.join()
+    assert child.exitcode == 0
 
 
 @pytest.mark.parametrize(
