@@ -68,7 +68,6 @@ class StudyRunner:
         ends in a state.
         """
         is_chain, divided, quirks = chains is not None, chains or stacks(plan), quirks or {}
-        remarks = [*quirks, *["begins with the weights of the training before it"] * is_chain]
         settings = settings | {"plan": [*map(asdict, plan)], "groups": divided, "dataset_sha256": self.dataset.sha256}
         settings |= {"look_at_test": evaluate_test, "threads": self.setup.threads, "vary": vary}
         settings |= {"quirks": [*quirks]} if quirks else {}
@@ -111,10 +110,12 @@ class StudyRunner:
             self._workers(jobs, len(missing)) as executor,
             deferred() as check,
         ):
-            note, rows = "; ".join(remarks), list[dict[str, Any]]()
-            for one in plan:
+            first, rows = {part[0] for part in divided}, list[dict[str, Any]]()
+            for position, one in enumerate(plan):
+                is_warm = is_chain and position not in first
+                note = "; ".join([*quirks, *["begins with the weights of the training before it"] * is_warm])
                 again = run_command(one, data=data, threads=threads, db=db)
-                command = f"{self.setup.command}  # {note}" if remarks else again  # `klcli train` cannot repeat the run
+                command = f"{self.setup.command}  # {note}" if note else again  # `klcli train` cannot repeat the run
                 rows.append(run_row(one, budget_of(one), self.dataset, now, command) | {"note": note or None})
             if earlier is None:
                 study_id = self.store.studies.begin(kind, stage, settings, rows, self.setup.command, parent)

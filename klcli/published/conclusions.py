@@ -40,12 +40,13 @@ Values = Mapping[int, float]  # by repeat
 class Evidence:
     """The stored runs and gradient checks of a reproduction."""
 
-    runs: Mapping[tuple[str, TrainConfig], Sequence[Run]]  # of all seeds, by method and common key
+    runs: Mapping[tuple[str, TrainConfig], Sequence[Run]]  # of all seeds, by method and common `key`
     errors: Mapping[GradientExperiment, Sequence[GradientError]]
     epochs: Callable[[int], Sequence[Epoch]]  # of a run, by its id
+    key: Callable[[TrainConfig], TrainConfig] = without_seeds
 
     def runs_of(self, base: TrainConfig | None, method: str) -> Sequence[Run]:
-        return self.runs.get((method, without_seeds(base)), ()) if base else ()
+        return self.runs.get((method, self.key(base)), ()) if base else ()
 
 
 class Trained(NamedTuple):
@@ -144,8 +145,10 @@ def _lambda(line: Line, asked: Conclusion, parts: Sequence[Trained]) -> Comparis
     )
     sample = Sample((choice.chosen.lam,) * len(choice.chosen.accuracies))  # one choice by all seeds
     if published not in plateau:
-        short = 100 * (choice.best.accuracy - published.accuracy)
-        return Comparison(line, DIFFERS, f"{words}; the published lambda is {short:.2f} points below it", sample)
+        short = f"is {100 * (choice.best.accuracy - published.accuracy):.2f} points below it"
+        diverged = f"has {published.diverged} diverged trainings, our best {choice.best.diverged}"
+        lost = diverged if published.diverged > choice.best.diverged else short
+        return Comparison(line, DIFFERS, f"{words}; the published lambda {lost}", sample)
     return Comparison(line, UNDECIDED if len(plateau) == len(tried) > 1 else REPRODUCED, words, sample)
 
 

@@ -36,7 +36,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from klcli.settings.split_config import FILES, PER_FILE, SplitConfig
+from klcli.settings.split_config import SplitConfig
 from klcli.studies.statistics import Sample, quantile
 
 REPRODUCED, DIFFERS, UNDECIDED, INCOMPARABLE = VERDICTS = "reproduced", "differs", "undecided", "cannot be compared"
@@ -93,7 +93,7 @@ def sampling_error(quantity: str, mean: float, split: SplitConfig) -> float:
         return 0.0
     p, images = min(max(mean, 0.0), 1.0), images_of(quantity, split)
     v = p * (1 - p) if quantity.endswith("accuracy") else LOSS_SPREAD**2
-    return math.sqrt(2 * v / images * (1 - images / ((FILES - 1) * PER_FILE)))
+    return math.sqrt(2 * v / images * (1 - images / sum(split.sizes()[:2])))
 
 
 def typical_spread(samples: Iterable[Sample]) -> Typical | None:

@@ -15,6 +15,8 @@ from klcli.settings.train_config import TrainConfig
 from klcli.training.networks import INIT
 from klcli.training.trainer import Quirk, Training
 
+OWN_STATISTICS = "each split standardised by its own statistics"
+
 
 def halve_decay_of_first_layer(training: Training) -> None:
     """The gradient of the L2 term of W1 is `lambda W1`, half of what the cost says: `W1 <- W1 - eta (g + lambda W1)`.
@@ -22,13 +24,12 @@ def halve_decay_of_first_layer(training: Training) -> None:
     The update of klcli subtracts `eta 2 lambda W1`; half of it, of the W1 before, is added again.
     """
     compute, W = training.compute, training.stack.parameters()["linear1.W"]
-    before = np.empty_like(W)
+    half = np.empty_like(W)
 
     def halved(X: np.ndarray) -> np.ndarray:
-        before[...] = W
+        np.multiply(W, (training.eta * training.lam).astype(W.dtype)[:, None, None], out=half)
         loss = compute(X)
-        np.multiply(before, (training.eta * training.lam).astype(W.dtype)[:, None, None], out=before)
-        np.add(W, before, out=W)
+        np.add(W, half, out=W)
         return loss
 
     training.compute = halved
@@ -58,7 +59,7 @@ def renew_running_averages(training: Training) -> None:
 def standardise_each_split_by_itself(training: Training) -> None:
     """Each pixel of the validation and of the test images gets mean 0 and deviation 1 over that split."""
     splits = training.splits
-    training.splits = replace(splits, validation=_by_itself(splits.validation), test=_by_itself(splits.test))
+    training.splits = replace(splits, validation=by_itself(splits.validation), test=by_itself(splits.test))
 
 
 def draw_biases(training: Training) -> None:
@@ -76,7 +77,8 @@ def _averages(layer: BatchNorm) -> list[np.ndarray]:
     return [one for one in (layer.running_mean, layer.running_variance) if one is not None]
 
 
-def _by_itself(split: Split) -> Split:
+def by_itself(split: Split) -> Split:
+    """Return the split, each pixel of whose images has mean 0 and deviation 1 over them."""
     mean, inverse_std = standardisation(split.images, split.rows)
     return replace(split, mean=mean, inverse_std=inverse_std)
 
@@ -85,7 +87,7 @@ def impossible(quirks: Iterable[str], config: TrainConfig) -> Iterator[str]:
     """Yield the reason for each quirk that a training with these settings cannot have, or that has no effect on it."""
     conditions: dict[str, tuple[bool, str]] = {
         "decay of W1 halved": (config.optimizer == "sgd" and not config.momentum, "sgd without momentum"),
-        "each split standardised by its own statistics": (config.standardise == "pixel", "pixels, not for images"),
+        OWN_STATISTICS: (config.standardise == "pixel", "pixels, not for images"),
         "random biases": (config.initializer == "normal", "normal initial weights, which have a sigma"),
     }
     for quirk in quirks:
@@ -97,6 +99,6 @@ def impossible(quirks: Iterable[str], config: TrainConfig) -> Iterator[str]:
 QUIRKS: dict[str, Quirk] = {
     "decay of W1 halved": halve_decay_of_first_layer,
     "running averages begin anew in every cycle": renew_running_averages,
-    "each split standardised by its own statistics": standardise_each_split_by_itself,
+    OWN_STATISTICS: standardise_each_split_by_itself,
     "random biases": draw_biases,
 }

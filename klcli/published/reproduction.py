@@ -11,7 +11,7 @@ from klcli.published.conclusions import Evidence
 from klcli.published.planning import QUICK_CYCLES
 from klcli.published.registration import plan_notes, registered_report
 from klcli.published.report import Comparison, Report
-from klcli.settings.sameness import without_seeds
+from klcli.settings.sameness import without_seeds, without_seeds_in_split
 from klcli.settings.setting import require
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
@@ -84,14 +84,15 @@ class Reproduction:
 
 def gather(wanted: Report, terms: Terms, store: Store, studies: list[int]) -> Reproduction:
     """Compare a report with the runs of its studies and with its latest gradient checks."""
+    key = without_seeds if terms.vary == "split" else without_seeds_in_split
     mine, runs = [store.studies.get(study) for study in studies], dict[tuple[str, TrainConfig], list[Run]]()
     for study in mine:
         for run in store.studies.members(study.id):
-            runs.setdefault((study.settings.get("method", ""), without_seeds(run.config)), []).append(run)
+            runs.setdefault((study.settings.get("method", ""), key(run.config)), []).append(run)
     sha256, latest = terms.sha256, store.gradient_checks.latest
     checks = {one: [latest(stack, one.settings, sha256) for stack in one.networks()] for one in wanted.gradient_checks}
     errors = {one: [error for check in found if check for error in check.errors] for one, found in checks.items()}
-    evidence = Evidence(runs, errors, store.runs.epochs)
+    evidence = Evidence(runs, errors, store.runs.epochs, key)
     notes = [*plan_notes(mine, store.studies.all()), *deletions(mine)]
     return Reproduction(wanted, terms, compare(wanted, evidence, terms.incomparable), evidence, studies, notes)
 

@@ -11,6 +11,7 @@ from klcli.evaluation.metrics import confusion, predict
 from klcli.files import followed
 from klcli.procedures.run_lookup import images_of, trained_networks
 from klcli.procedures.searches import stored_search
+from klcli.published.quirks import OWN_STATISTICS, by_itself
 from klcli.published.reproduction import KIND, stored_reproduction
 from klcli.report.plots import curves
 from klcli.report.plots.chart import SCREEN, Chart, Look
@@ -184,6 +185,8 @@ class Painter:
             dataset = self._datasets[run.dataset_sha256] = images_of(run, data, f"run {run.id}")
         with pin_threads(run.threads):
             images = getattr(split(dataset, run.split).standardised(run.config.standardise), on)
+            if run.study_id and OWN_STATISTICS in self._store.studies.get(run.study_id).settings.get("quirks", ()):
+                images = by_itself(images)
             network = for_split(trained.network, images, run.config.bn_statistics, run.config.dtype)
             counts = confusion(images.labels, predict(network, images, run.config.dtype))
         return draw_confusion(run, counts, dataset.class_names, suffix, look, on)

@@ -19,6 +19,11 @@ def without_seeds(config: TrainConfig) -> TrainConfig:
     return with_valid(config, split=split, **_WITHOUT_SEEDS)
 
 
+def without_seeds_in_split(config: TrainConfig) -> TrainConfig:
+    """Return the settings that repeats on one division of the images share."""
+    return with_valid(without_seeds(config), split=config.split)
+
+
 def settings_and_seeds(config: TrainConfig) -> tuple[TrainConfig, tuple[int | None, ...]]:
     """Return what determines the numbers of a training; an omitted order seed equals the seed."""
     return without_seeds(config), (config.seed, config.shared_seed, config.split.split_seed)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 from klcli.arguments import checked
 from klcli.errors import StoreError
 from klcli.settings.columns import stored_value
-from klcli.settings.sameness import without_seeds
+from klcli.settings.sameness import without_seeds_in_split
 from klcli.settings.setting import with_valid
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
@@ -337,7 +337,7 @@ def repeated_of(text: str, owner: str) -> tuple[TrainConfig, int, int | None]:
     try:
         if (seeds := _SEEDS.search(text)) is None:
             config = _cached(text)
-            return with_valid(without_seeds(config), split=config.split), config.seed, config.order_seed
+            return without_seeds_in_split(config), config.seed, config.order_seed
         seed, order = seeds.groups()
         config = _cached(f'{text[: seeds.start()]}"seed": 0, "order_seed": null{text[seeds.end() :]}')
         return config, int(seed), None if order == "null" else int(order)

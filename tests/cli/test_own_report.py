@@ -6,6 +6,7 @@ import sqlite3
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command import Klcli, Refused, Rows, succeeded
 
@@ -166,6 +167,38 @@ def test_a_report_on_a_part_of_the_images_is_compared_in_every_view(here: Klcli,
         assert "SUBSET" not in done.stderr + done.stdout + shown.stderr + shown.stdout
     assert here("reproduce", report.name, *options, "--subset", "250", "--only", "T1").returncode == 0
     assert "SUBSET of 250 training images: no training can be compared" in here("report", "--study", "3").stdout
+
+
+DIVIDED = """
+report = "7"
+course = "c"
+date = "d"
+summary = "one network on two divisions of the images"
+[common]
+hidden = [5]
+step_epochs = 1
+cycles = 1
+[[experiments]]
+name = "last"
+rows = [{ row = "7-T1", validation_accuracy = 0.4 }]
+[[experiments]]
+name = "drawn"
+config = { split = { split_seed = 0 } }
+rows = [{ row = "7-T2", validation_accuracy = 0.4 }]
+"""
+
+
+def test_experiments_on_other_divisions_have_their_own_runs(here: Klcli, rows: Rows, report: Path) -> None:
+    """The seed of a division is a setting of an experiment, unlike those of its repeats."""
+    report.write_text(DIVIDED, encoding="utf-8")
+    options = ("--data", "synthetic", "--subset", "200", "--jobs", "1", "--repeats", "2")
+    [document] = json.loads(succeeded(here("reproduce", report.name, *options, "--json")).stdout)["reports"]
+    last, drawn = (
+        [run["validation_accuracy"] for run in rows("runs") if json.loads(run["config"])["split"]["split_seed"] == seed]
+        for seed in (None, 0)
+    )
+    lines = [(line["row"], line["n"], line["mean"]) for line in document["lines"]]
+    assert lines == [("7-T1", 2, pytest.approx(np.mean(last))), ("7-T2", 2, pytest.approx(np.mean(drawn)))]
 
 
 def test_the_plan_is_stored_with_its_hash(here: Klcli, rows: Rows, report: Path) -> None:

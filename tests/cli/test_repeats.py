@@ -97,11 +97,12 @@ def test_a_warm_started_run_names_the_command_of_its_study(here: Klcli, rows: Ro
     succeeded(here(*command, "--subset", "200", "--jobs", "1"))
     typed = shlex.join(["klcli", *command, "--subset", "200", "--jobs", "1"])
     first, second, fresh = rows("runs")  # of the chain S01, S02, and of S02 as the text says
-    notes = "decay of W1 halved; each split standardised by its own statistics; begins with the weights of the training"
-    for run in (first, second):
+    quirks = "decay of W1 halved; each split standardised by its own statistics"
+    warm = f"{quirks}; begins with the weights of the training before it"
+    for run, note in ((first, quirks), (second, warm)):
         assert run["command"].partition("  #")[0] == typed
         assert run["command"].partition("  # ")[2] == run["note"]
-        assert run["note"].startswith(notes)
+        assert run["note"] == note
     assert fresh["command"].startswith("klcli train --hidden 50")
     assert fresh["note"] is None
 

@@ -220,7 +220,7 @@ def test_a_report_runs_what_its_code_did(here: Klcli, rows: Rows) -> None:
     found = [(run["lambda"], run["note"]) for run in rows("runs")]
     assert found[:1] == [(0.01, quirks)]
     assert sorted(found[1:4]) == [(lams[0], None), (lams[1], None), (0.01, None)]
-    assert found[4:] == [(lam, f"{quirks}; begins with the weights of the training before it") for lam in lams]
+    assert found[4:] == [(lams[0], quirks), (lams[1], f"{quirks}; begins with the weights of the training before it")]
     [quirky, plain, warm] = [json.loads(study["settings"]) for study in rows("studies")]
     assert [one.get("quirks") for one in (quirky, plain, warm)] == [quirks.split("; "), None, quirks.split("; ")]
     assert [len(one["groups"]) for one in (quirky, warm)] == [1, 1]

@@ -190,6 +190,9 @@ def test_the_sampling_error_of_two_splits() -> None:
     assert sampling_error("test_accuracy", 0.53, whole) == 0
     assert sampling_error("train_cost", 1.3, whole) == pytest.approx(1.1 * math.sqrt(2 / 45_000 * 0.1))
     assert sampling_error("best_validation_accuracy", 0.5, whole) == pytest.approx(math.sqrt(0.5 / 5000 * 0.9))
+    one_file = SplitConfig(train_batches=(1,), validation=1000)  # 9000 and 1000 of 10 000 images
+    assert sampling_error("train_accuracy", 0.5, one_file) == pytest.approx(math.sqrt(0.5 / 9000 * 0.1))
+    assert sampling_error("validation_accuracy", 0.5, one_file) == pytest.approx(math.sqrt(0.5 / 1000 * 0.9))
 
 
 def test_only_other_images_widen_the_interval() -> None:

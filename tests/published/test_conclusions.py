@@ -213,6 +213,15 @@ def test_a_lambda_of_which_one_diverged_is_not_our_best() -> None:
     assert one.why.startswith("within one standard error of our best: 1 of 4 lambdas, 0.01 to 0.01")
 
 
+def test_a_published_lambda_of_which_one_diverged_differs_for_that_reason() -> None:
+    """Its mean over the others is higher than that of our best."""
+    values = searched(0.53, 0.6, 0.51, 0.5)
+    values["search"][1][0] = {}
+    one = concluded(concluding(kind="lambda", experiments=["search"], published=0.02), values)
+    assert one.verdict == "differs"
+    assert "; the published lambda has 1 diverged trainings, our best 0" in one.why
+
+
 # ---------------------------------------------------------------- spread
 
 

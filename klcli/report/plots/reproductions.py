@@ -53,7 +53,9 @@ def pictures(
         name, words = named([one.line.row for one in lines] or [""], chain.name, "-warm-started")
         if any(one.ours for one in lines) and (runs_of_first := runs_of(configs[0], method)):
             settings = settings_line(runs_of_first[0], omit=("lambda",), together_with=runs_of_first)
-            caption = f"{network_name(configs[0])}, {settings}; no lambda starts from fresh weights"
+            is_first = chain is next(one for one in report.experiments if one.method == method)
+            fresh = "only the first lambda" if is_first else "no lambda"
+            caption = f"{network_name(configs[0])}, {settings}; {fresh} starts from fresh weights"
             yield name, words, partial(warm_start, words, caption, lines, configs, splits)
 
 

@@ -16,6 +16,7 @@ from klcli.published.reproduction import Reproduction, Terms
 from klcli.report.tables.formats import markdown_text, to_markdown
 from klcli.report.tables.table import Form, Row, Table, columns, fraction, show, signed, significant
 from klcli.report.words import counted
+from klcli.studies.plans import can_vary
 from klcli.text import storable, visible
 
 HEAD = columns("*row; what; quantity=number; published:; ours:; ?margin:=95 % ±; ???n:; ?difference:; verdict; ??why=")
@@ -23,6 +24,10 @@ _SEEDS_OF = {
     "all": "", "init": "of the weights alone ", "order": "of all but the weights ",
     "split": "of everything, with validation images of its own each, ",
 }  # fmt: skip
+_FIXED = {  # where the repeats cannot differ so
+    "order": "where nothing but the weights is random, the seeds are those of the weights",
+    "split": "validation on whole batch files is the same for every seed",
+}
 # The formats of a number and of a difference between two, if it is no accuracy, loss or cost.
 _FORMS: Mapping[str, tuple[Form, Form]] = dict.fromkeys(ERRORS, ("{:.1e}".format,) * 2) | {
     "equal_decimals": (significant, significant), "lambda": (significant, significant),
@@ -70,8 +75,8 @@ def reproduction_notes(found: Reproduction, *, has_reasons: bool = True) -> list
     how = f"{seeds}for every setting, " if trains else ""
     notes = [*terms.marks, f"{_verdicts(counts(comparisons))}; {how}on {terms.images}"]
     notes += [f"besides, {name}, {_verdicts(own)}" for name, own in counts_of_variants(comparisons).items()]
-    whole = any(one.line.config and one.line.config.split.validation_batches for one in comparisons)
-    notes += ["validation on whole batch files is the same for every seed"] * (whole and terms.vary == "split")
+    if any(one.line.config and not can_vary(one.line.config, terms.vary) for one in comparisons):
+        notes.append(_FIXED[terms.vary])
     notes += found.plan_notes
     if found.report.conditions:
         notes.append(f"what runs: {found.report.conditions}")
