@@ -207,6 +207,16 @@ def test_what_fails_is_shown_and_ends_with_its_exit_code(here: Klcli, monkeypatc
     assert done.stderr.splitlines()[-1].startswith("klcli: every training of 001-1, 001-2, 001-3 diverged")
 
 
+def test_a_confusion_has_the_statistics_that_its_caption_names(here: Klcli, rows: Rows) -> None:
+    """The code of report 002 standardises the test images by their own statistics."""
+    succeeded(here("reproduce", "a2-2019", "--only", "F4", *LOOK, "--repeats", "1"))
+    run = rows("runs")[0]
+    assert run["note"] == "decay of W1 halved; each split standardised by its own statistics"
+    assert here("report", "--run", "1", "--plot", "confusion", "--to", "c.svg").returncode == 0
+    caption = " ".join(re.findall("<!-- (.*?) -->", Path("c.svg").read_text()))
+    assert f"accuracy {run['test_accuracy']:.4f}" in caption
+
+
 def test_a_report_runs_what_its_code_did(here: Klcli, rows: Rows) -> None:
     """Warm-started searches with the quirks of the code, and beside them what the text says."""
     chain = ("reproduce", "a2-2019", "--only", "S01", "S02", "F3", *LOOK)

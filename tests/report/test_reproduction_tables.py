@@ -87,6 +87,14 @@ def test_the_printed_interval_decides() -> None:
     assert (cells[5]["number"], cells[5]["published"], cells[5]["ours"]) == ("gap", "< 0.3000", "0.1000")
 
 
+def test_what_cannot_vary_is_said() -> None:
+    rest = "where nothing but the weights is random, the seeds are those of the weights"
+    for order, is_said in (("true", False), ("false", True)):
+        notes = reproduction_notes(reproduced("009", f"common = {{ shuffle = {order} }}\n", vary="order"))
+        assert "3 seeds of all but the weights for every setting" in notes[0]
+        assert (rest in notes) is is_said
+
+
 def test_figures_that_begin_with_one_row_have_files_of_their_own() -> None:
     found = reproduced("009")
     name = found.report.experiments[0].name
