@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,15 +61,21 @@ def why_not() -> str:
 
 @contextmanager
 def _light_blas() -> Iterator[None]:
-    """Let numba find SciPy's BLAS without importing it, which takes 0.15 s. What uses it later imports it then."""
+    """Let numba find SciPy's BLAS without importing it, which takes 0.15 s. What uses it, even now, imports it."""
     name, modules = "scipy.linalg.cython_blas", sys.modules
-    if is_absent := name not in modules:
-        modules[name] = ModuleType(name)
+    stand_in = ModuleType(name)
+
+    def give_way(attribute: str = "") -> Any:
+        if modules.get(name) is stand_in:
+            del modules[name]
+        return getattr(import_module(name), attribute) if attribute else None
+
+    vars(stand_in)["__getattr__"] = give_way  # of another thread, which imports SciPy for Matlab's files
+    modules.setdefault(name, stand_in)
     try:
         yield
     finally:
-        if is_absent:
-            del modules[name]
+        give_way()
 
 
 def writable(folder: str) -> str:

@@ -116,11 +116,7 @@ def _element(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
 @intrinsic
 def read(typing: Any, box: Any, index: Any) -> Any:
     """Return `box[index]` (acquire): what the other thread wrote to memory before this value is visible afterwards."""
-
-    def build(*where: Any) -> Any:
-        return where[1].load_atomic(_element(*where), "acquire", 8, typ=INTEGER)
-
-    return types.int64(box, types.intp), build
+    return types.int64(box, types.intp), lambda *at: at[1].load_atomic(_element(*at), "acquire", 8, typ=INTEGER)
 
 
 @intrinsic
@@ -137,21 +133,14 @@ def write(typing: Any, box: Any, index: Any, value: Any) -> Any:
 @intrinsic
 def count(typing: Any, box: Any, index: Any) -> Any:
     """`box[index] += 1` (acquire, release); return the value before. No two threads get the same one."""
-
-    def build(*where: Any) -> Any:
-        return where[1].atomic_rmw("add", _element(*where), INTEGER(1), "acq_rel")
-
-    return types.int64(box, types.intp), build
+    return types.int64(box, types.intp), lambda *at: at[1].atomic_rmw("add", _element(*at), INTEGER(1), "acq_rel")
 
 
 @intrinsic
 def pointer(typing: Any, address: Any, like: Any) -> Any:
     """Return an address as a pointer to numbers of the element type of the array `like`."""
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(like.dtype)(types.intp, like), build
+    place = types.CPointer(like.dtype)
+    return place(types.intp, like), lambda *at: at[1].inttoptr(at[3][0], at[0].get_value_type(place))
 
 
 def write_prefetch(builder: Any, place: Any) -> None:

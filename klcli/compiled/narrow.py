@@ -7,7 +7,7 @@ after the other, fused, so its bits depend neither on the processor nor on the w
 """
 
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ def _has_registers() -> bool:
     return False
 
 
-@lru_cache
+@cache  # of all: recorded programs have the addresses
 def _made(size: int, columns: int, lanes: int, of_step: bool) -> tuple[Any, int]:
     """Return machine code, which must exist as long as its address is in use, and the address."""
     module = ir.Module()

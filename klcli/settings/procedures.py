@@ -60,7 +60,8 @@ class EvaluationSettings(Settings):
     shifts: int = setting(0, Role.EVALUATION,
         "Also average over the image shifted by N pixels to its four sides; 0: none.", at_least=0, at_most=MAX_SHIFT)
     seed: int | None = setting(None, Role.RANDOMNESS,
-        "Seed of the images for precise and adaptive; the seed of the run if omitted.", at_least=0, at_most=MAX_INTEGER)
+        "Seed of the images for precise and adaptive; the order seed of the run if omitted.",
+        at_least=0, at_most=MAX_INTEGER)
     # fmt: on
 
     def __post_init__(self) -> None:

@@ -166,6 +166,10 @@ class TrainConfig(Settings):
             found["whitening_eps"] = "whitening", "nothing is whitened, give --whitening N"
         if self.schedule == "constant":
             found["eta_min"] = "schedule", "the constant schedule has one rate, --eta-max: omit it"
+        if self.mixup and self.batch_size == 1:
+            found["mixup"] = "batch_size", "a single image has no partner, omit it"
+        if self.dropout and not round(65536 * self.dropout):  # probabilities have 16 bits
+            found["dropout"] = "dropout", "so rarely no unit is dropped, omit it or give at least 1e-5"
         if self.shift <= WEAK_SHIFT and self.contrast <= WEAK_CONTRAST:
             weak = f"--shift and --contrast are not above its limits, {WEAK_SHIFT} and {WEAK_CONTRAST}, omit it"
             found["weak_augmentation"] = "shift", weak
@@ -186,7 +190,8 @@ class TrainConfig(Settings):
     def without_effect(self) -> set[str]:
         """The keys of all settings without an effect on this training; those not in `unused` are no mistake."""
         has_cycles = self.schedule in CYCLIC
-        has_length = has_cycles or self.epochs is None or bool(self.evaluations_per_cycle)
+        is_divided = self.schedule == "constant" and bool(self.evaluations_per_cycle)
+        has_length = has_cycles or self.epochs is None or is_divided
         has_effect = {key: getattr(self, other) in values for key, (other, values) in NEEDED.items()} | {
             "eta_decay": has_cycles and (self.cycles > 1 or self.epochs is not None),
             "step_epochs": has_length and self.step_size is None,

@@ -41,7 +41,7 @@ def numpy_environment() -> Environment:
         "numpy": np.__version__,
         "platform": platform.platform(),
         "blas": ", ".join(sorted(names)) or build["Build Dependencies"]["blas"]["name"],  # Apple's sets no threads
-        "simd": " ".join(build["SIMD Extensions"]["found"]),
+        "simd": " ".join(build.get("SIMD Extensions", {}).get("found", ())),
     }
     return Environment(threads=max((pool["num_threads"] for pool in blas), default=1), versions=versions)
 

@@ -94,6 +94,8 @@ def test_adam_with_the_rates_of_sgd_is_warned_of_with_the_cure(here: Klcli, comm
             ["--weak-augmentation 0.1", "--shift and --contrast"],
         ),
         (["train", "--no-shuffle", "--order-seed", "3"], ["--order-seed 3", "without shuffling"]),
+        (["train", "--mixup", "0.2", "--batch-size", "1"], ["--mixup 0.2", "no partner"]),
+        (["train", "--dropout", "5e-6"], ["--dropout 5e-06", "at least 1e-5"]),
         (["train", "--schedule", "constant", "--eta-min", "0.01"], ["--eta-min 0.01", "--eta-max"]),
         (["train", "--validation", "9", "--validation-batches", "2"], ["--validation 9", "--validation-batches 2"]),
     ],

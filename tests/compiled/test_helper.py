@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from klcli import compiled
-from klcli.compiled import jit, kernels, operations
+from klcli.compiled import jit, kernels, narrow, operations
 from klcli.compiled.team import Team
 from klcli.data.dataset import Dataset, split
 from klcli.settings.split_config import SplitConfig
@@ -220,6 +220,28 @@ with compiled.open_team(np.float32, helper=True) as team:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.split() == ["True", "0"], done.stderr
+
+
+def test_another_thread_can_import_scipy_while_code_is_loaded() -> None:
+    """As for images in Matlab's layout: numba was given a stand-in for SciPy's BLAS, which SciPy found then."""
+    program = """
+from klcli import compiled
+with compiled._light_blas():
+    from scipy.linalg import qr_insert
+print(qr_insert.__name__, repr(compiled.why_not()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "qr_insert ''\n", done.stderr
+
+
+@pytest.mark.slow
+def test_machine_code_lasts_as_long_as_the_process() -> None:
+    """Recorded programs have the addresses of more widths and uses than a cache of 128 keeps."""
+    widths = range(8, 97)
+    first = [narrow.address(np.dtype(np.float32), 10**6, d, of_step=step) for d in widths for step in (False, True)]
+    assert len(first) > 128
+    again = [narrow.address(np.dtype(np.float32), 10**6, d, of_step=step) for d in widths for step in (False, True)]
+    assert again == first
 
 
 def load() -> None:

@@ -37,6 +37,9 @@ def test_every_preset_has_a_line_that_describes_it() -> None:
         ({"lam": 0.1, "hidden": (9,)}, {"lam": 0.1, "hidden": (9,)}),
         ({"cycles": 3}, {"cycles": 3, "epochs": None}),  # whose epochs would hide it
         ({"cycles": 3, "epochs": 4}, {"cycles": 3, "epochs": 4}),
+        ({"step_epochs": 3.0}, {"step_epochs": 3.0, "epochs": None}),
+        ({"step_size": 40}, {"step_size": 40, "epochs": None}),
+        ({"step_epochs": 3.0, "epochs": 4}, {"step_epochs": 3.0, "epochs": 4}),
         ({"initializer": "he"}, {"initializer": "he", "sigma": None}),
         ({"sigma": 0.5}, {"sigma": 0.5}),
         ({"activation": "relu"}, {"activation": "relu", "silu_slope": 1.0}),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from klcli.errors import ConfigError
+from klcli.settings.presets import preset
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.plans import Suggestion, range_test, suggest
 from klcli.training.budget import budget_of
@@ -52,6 +53,12 @@ def test_a_range_test_is_one_epoch_with_forty_evaluations() -> None:
     assert times.learning_rate(0, config) == 1e-5
     assert times.learning_rate(449, config) == pytest.approx(1.0)
     assert times.ends_a_cycle  # there is no cycle that could be unfinished
+
+
+def test_a_range_test_measures_the_weights_and_not_their_average() -> None:
+    quick = preset("quick").config
+    assert range_test(quick, ()).weight_average == 0
+    assert range_test(quick, ("weight_average",)).weight_average == quick.weight_average > 0
 
 
 def test_what_was_typed_stays() -> None:

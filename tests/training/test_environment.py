@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import warnings
 from contextlib import ExitStack
@@ -38,6 +40,17 @@ def test_blocks_that_overlap_keep_their_blas_threads_and_the_last_restores_them(
             blocks[end].close()
             found.append(blas_threads())
         assert found == left
+
+
+def test_a_processor_without_numpys_later_instructions_can_train() -> None:
+    """NumPy then names none, not even an empty list."""
+    found = " ".join(np.show_config(mode="dicts")["SIMD Extensions"].get("found", ()))
+    program = (
+        "from klcli.training.environment import numpy_environment; print(repr(numpy_environment().versions['simd']))"
+    )
+    without = {**os.environ, "NPY_DISABLE_CPU_FEATURES": found}
+    done = subprocess.run([sys.executable, "-c", program], env=without, capture_output=True, text=True, check=False)
+    assert done.stdout == "''\n", done.stderr
 
 
 def pin() -> None:
