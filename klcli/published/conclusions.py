@@ -146,8 +146,8 @@ def _lambda(line: Line, asked: Conclusion, parts: Sequence[Trained]) -> Comparis
     sample = Sample((choice.chosen.lam,) * len(choice.chosen.accuracies))  # one choice by all seeds
     if published not in plateau:
         short = f"is {100 * (choice.best.accuracy - published.accuracy):.2f} points below it"
-        diverged = f"has {published.diverged} diverged trainings, our best {choice.best.diverged}"
-        lost = diverged if published.diverged > choice.best.diverged else short
+        unstable = f"has {published.diverged} diverged trainings, our best {choice.best.diverged}"
+        lost = unstable if published.diverged > choice.best.diverged else short
         return Comparison(line, DIFFERS, f"{words}; the published lambda {lost}", sample)
     return Comparison(line, UNDECIDED if len(plateau) == len(tried) > 1 else REPRODUCED, words, sample)
 
