@@ -46,13 +46,14 @@ def train(
     if list_presets:
         _show_presets(invocation)
         return
-    named = typed_settings(ctx, TrainConfig)
+    named, is_study = typed_settings(ctx, TrainConfig), invocation.repeats != 1 or invocation.vary != "all"
     if lr_range_test:
-        require(resume is None, f"--resume {resume}: a resumed run keeps its settings, omit --lr-range-test")
+        alone = f"--resume {resume}: a resumed run keeps its settings, omit --lr-range-test"
+        require(resume is None or is_study, alone)
         from klcli.studies.plans import range_test
 
         config = range_test(config, named)
-    lab, is_study = invocation.lab, invocation.repeats != 1 or invocation.vary != "all"
+    lab = invocation.lab
     number = f"--resume {resume}: continues one run; the same command with --resume last continues its repeats"
     require(not is_study or resume in (None, "last"), number)
     alone = f"--executor {invocation.executor}: a single training has no use for workers, give --repeats 2 or more"
