@@ -34,6 +34,7 @@ from klcli.settings.presets import preset
 from klcli.settings.procedures import CheckSettings, EvaluationSettings, SearchSettings
 from klcli.settings.run_command import resuming_command
 from klcli.store.records import RunFilter
+from klcli.training.result import EpochMetrics
 
 pytestmark = pytest.mark.usefixtures("known_machine")
 
@@ -76,6 +77,13 @@ def test_a_training_is_recorded_and_observed_and_leaves_nothing_behind(lab: Lab)
         "step_epochs=1.0, batch_size=20, split=SplitConfig(subset=200)))"
     )
     assert metrics(lab, 1) == metrics(lab, 2)
+
+
+def test_an_evaluation_is_observed_once_where_the_next_one_has_no_finite_cost(lab: Lab) -> None:
+    seen = list[EpochMetrics]()
+    run = lab.train(replace(SMALL, batch_norm=False, eta_max=1e6), on_evaluation=seen.append)
+    assert run.state == "diverged"
+    assert [one.step for one in seen] == [one.step for one in lab.epochs(run)] != []
 
 
 def test_the_stored_command_of_python_is_python_that_makes_the_config(lab: Lab) -> None:

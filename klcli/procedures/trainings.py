@@ -107,14 +107,14 @@ def _train(
     def on_evaluation(results: list[TrainResult]) -> None:
         nonlocal latest, recorded
         [latest] = results
-        if latest.epochs[recorded:]:
+        if latest.epochs[recorded:]:  # none, where the cost is no longer finite
             # The untrained network is no checkpoint: its seed gives it again.
             checkpoint = latest if latest.step or not budget.total_updates else None
             store.runs.record_epochs(run.id, *latest.epochs[recorded:], result=checkpoint)
-        recorded = len(latest.epochs)
-        observer.on_evaluation(latest)
-        if setup.on_evaluation is not None and latest.epochs:
-            setup.on_evaluation(latest.epochs[-1])
+            recorded = len(latest.epochs)
+            observer.on_evaluation(latest)
+            if setup.on_evaluation is not None:
+                setup.on_evaluation(latest.epochs[-1])
         check()
 
     def on_update(step: int) -> None:
