@@ -12,6 +12,7 @@ from klcli.errors import Diverged
 from klcli.report.tables.table import Table, columns, duration
 from klcli.report.words import counted, network_name, repeats_note, settings_words, subset_words, without_note
 from klcli.settings.presets import presets
+from klcli.settings.run_names import runs_words
 from klcli.settings.sameness import SETTINGS, not_default
 from klcli.settings.setting import Role, flag, require, setting, value_of
 from klcli.settings.train_config import TrainConfig
@@ -91,7 +92,7 @@ def _show_repeats(invocation: Invocation, study: int) -> None:
     first, words = runs[0], settings_words(runs[0], runs)
     seeds = ", ".join(filter(None, (words["seed"], words["order"])))
     what = f"{network_name(first.config)} on {first.dataset}{subset_words(runs)}, {seeds}"
-    title = f"Study {study}, runs {first.id} to {runs[-1].id}: {what}"
+    title = f"Study {study}, {runs_words(run.id for run in runs)}: {what}"
     suggestions = range_notes(runs, invocation.lab.epochs)
     notes = [*filter(None, (without_note(runs), repeats_note(runs))), *suggestions]
     invocation.result(*[repeats_table(title, complete), *notes] if complete else [title, *suggestions])
