@@ -85,6 +85,8 @@ def test_each_of_several_range_tests_suggests_its_limits(here: Klcli) -> None:
     suggestions = [line for line in side_by_side if line.startswith(("run 1, ", "run 2, ")) and "suggest" in line]
     assert len(suggestions) == 2
     assert suggestions == done.stdout.splitlines()[1:3]  # below the title, as no run is complete
+    again = succeeded(here(*TINY, *options, "--resume", "last", "--json"))
+    assert json.loads(again.stdout)["notes"] == suggestions
 
 
 @pytest.mark.usefixtures("unrendered")

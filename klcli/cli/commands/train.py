@@ -98,7 +98,8 @@ def _show_repeats(invocation: Invocation, study: int) -> None:
     invocation.result(*[repeats_table(title, complete), *notes] if complete else [title, *suggestions])
     then = [f"report --study {study} --plot curves", "report --group-by hidden,bn,lambda"] if complete else []
     invocation.places(*then)
-    invocation.document("train", {"study": study, "runs": [run_document(run) for run in runs]})
+    document = {"study": study, "runs": [run_document(run) for run in runs]}
+    invocation.document("train", document | ({"notes": suggestions} if suggestions else {}))
     if len(complete) < len(runs) and not suggestions:
         raise Diverged(f"{len(runs) - len(complete)} of {len(runs)} runs diverged, {first.config.cure_of_divergence}")
 
