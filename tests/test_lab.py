@@ -439,6 +439,16 @@ def test_an_argument_of_another_type_is_named(lab: Lab, call: Callable[[Lab], ob
     assert lab.store.runs.where("1") == [run]
 
 
+def test_a_second_seed_for_one_network_is_refused(lab: Lab) -> None:
+    """It was ignored, and stored with the check."""
+    with pytest.raises(ConfigError, match=r"check_gradients\(seed=3\): the config has the seed 5, set it there"):
+        lab.check_gradients(replace(SMALL, seed=5), seed=3)
+    few = CheckSettings(images=3, dims=5)
+    assert {one.configs[0].seed for one in lab.check_gradients(replace(SMALL, seed=5), few, seed=5)} == {5}
+    assert {one.configs[0].seed for one in lab.check_gradients(replace(SMALL, seed=5), few)} == {5}
+    assert {one.configs[0].seed for one in lab.check_gradients(None, few, seed=3)} == {3}
+
+
 def test_runs_are_chosen_by_the_widths_of_their_layers(lab: Lab) -> None:
     wide, narrow = (lab.train(replace(SMALL, epochs=0, hidden=hidden)) for hidden in ((4, 3), (4,)))
     for widths in ((4, 3), [4, 3], np.array([4, 3])):
