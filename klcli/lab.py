@@ -139,10 +139,15 @@ class Lab:
     def check_gradients(
         self, config: TrainConfig | None = None, settings: CheckSettings | None = None, *, seed: int = 0
     ) -> list[GradientCheck]:
-        """Compare gradients with numerical differences in float64, of one network or of the set of the course."""
+        """Compare gradients with numerical differences in float64, of one network or of the set of the course.
+
+        `seed` is that of the set; a config has its own.
+        """
         from klcli.procedures.evaluating import check_gradients
         from klcli.studies.gradient_checks import course_set, with_and_without_l2
 
+        own = f"check_gradients(seed={seed}): the config has the seed {config.seed if config else 0}, set it there"
+        require(config is None or seed in (0, config.seed), own)
         settings = settings or CheckSettings()
         setup = self._calling("check_gradients", config, settings, seed=seed)
         return check_gradients(setup, with_and_without_l2(config) if config else course_set(seed), settings)

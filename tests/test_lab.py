@@ -34,6 +34,7 @@ from klcli.settings.presets import preset
 from klcli.settings.procedures import CheckSettings, EvaluationSettings, SearchSettings
 from klcli.settings.run_command import resuming_command
 from klcli.store.records import RunFilter
+from klcli.training.result import EpochMetrics
 
 pytestmark = pytest.mark.usefixtures("known_machine")
 
@@ -76,6 +77,13 @@ def test_a_training_is_recorded_and_observed_and_leaves_nothing_behind(lab: Lab)
         "step_epochs=1.0, batch_size=20, split=SplitConfig(subset=200)))"
     )
     assert metrics(lab, 1) == metrics(lab, 2)
+
+
+def test_an_evaluation_is_observed_once_where_the_next_one_has_no_finite_cost(lab: Lab) -> None:
+    seen = list[EpochMetrics]()
+    run = lab.train(replace(SMALL, batch_norm=False, eta_max=1e6), on_evaluation=seen.append)
+    assert run.state == "diverged"
+    assert [one.step for one in seen] == [one.step for one in lab.epochs(run)] != []
 
 
 def test_the_stored_command_of_python_is_python_that_makes_the_config(lab: Lab) -> None:
@@ -429,6 +437,16 @@ def test_an_argument_of_another_type_is_named(lab: Lab, call: Callable[[Lab], ob
         call(lab)
     assert str(refused.value).startswith(named)
     assert lab.store.runs.where("1") == [run]
+
+
+def test_a_second_seed_for_one_network_is_refused(lab: Lab) -> None:
+    """It was ignored, and stored with the check."""
+    with pytest.raises(ConfigError, match=r"check_gradients\(seed=3\): the config has the seed 5, set it there"):
+        lab.check_gradients(replace(SMALL, seed=5), seed=3)
+    few = CheckSettings(images=3, dims=5)
+    assert {one.configs[0].seed for one in lab.check_gradients(replace(SMALL, seed=5), few, seed=5)} == {5}
+    assert {one.configs[0].seed for one in lab.check_gradients(replace(SMALL, seed=5), few)} == {5}
+    assert {one.configs[0].seed for one in lab.check_gradients(None, few, seed=3)} == {3}
 
 
 def test_runs_are_chosen_by_the_widths_of_their_layers(lab: Lab) -> None:

@@ -187,8 +187,6 @@ class TrainingProgress(Observer):
         return super().step(name, total)
 
     def on_evaluation(self, result: "TrainResult") -> None:
-        if not result.epochs:
-            return
         last = result.epochs[-1]
         self._forecast.update(0, last.step, time.monotonic())
         values = (last.train.cost, last.train.accuracy, last.validation.accuracy)

@@ -75,7 +75,7 @@ def plan(setup: Setup, settings: AssignmentSettings) -> list[Part]:
         with closing(Store(setup.db if setup.db.exists() else none_yet)) as store:
             images = setup.images()
             setup.warn_of_synthetic(images.name)
-            runner = StudyRunner(silent, store, images, True, trains=False)
+            runner = StudyRunner(silent, store, images, True, trains=False, has_vary=False)
             with setup.observer.step("measuring the speed"):
                 return list(_Work(silent, edition, settings.repeats, runner).parts())
 
@@ -87,7 +87,8 @@ def assignment(setup: Setup, settings: AssignmentSettings) -> Assignment:
     """
     edition = settings.chosen
     with setup.pinned():
-        work = _Work(setup, edition, settings.repeats, StudyRunner.opened(setup, edition.final, True))
+        runner = replace(StudyRunner.opened(setup, edition.final, True), has_vary=False)
+        work = _Work(setup, edition, settings.repeats, runner)
         try:
             checks = work.checks()
             curves = [[*map(work.trained, work.repeated(*configs))] for configs in edition.curves]

@@ -42,7 +42,7 @@ def reproduce(
     require(not settings.only or len(unique) == 1, several)
     reports = [*map(open_report, unique)]
     chosen = [asked_for(one, settings.only, quick=quick, subset=subset) for one in reports]
-    repeats = min(repeats, QUICK_SEEDS) if quick else repeats
+    repeats = seeds_of(settings, repeats)
     configs = [config for one in chosen for experiment in one.experiments for config in experiment.configs]
     with setup.pinned():
         runner = StudyRunner.opened(setup, configs[0] if configs else TrainConfig(), resume)
@@ -63,13 +63,18 @@ def each_named(names: Sequence[str]) -> list[str]:
     return [*dict.fromkeys(one for name in names for one in (published.report_names() if name == ALL else [name]))]
 
 
+def seeds_of(settings: ReproductionSettings, repeats: int) -> int:
+    """Return the number of seeds of every training; unless `quick`, some experiments have more."""
+    return min(repeats, QUICK_SEEDS) if settings.quick else repeats
+
+
 def extent(argument: str, settings: ReproductionSettings, repeats: int, vary: str) -> dict[str, int]:
     """Count what a sound report holds, by its name or file, and what there is to train, with the updates that this
     takes on CIFAR-10 or a set of its size. Raises ConfigError if the report has a mistake.
     """
     quick = settings.quick
     one = asked_for(open_report(argument), settings.only, quick=quick, subset=settings.subset)
-    studies = [*planned(one, min(repeats, QUICK_SEEDS) if quick else repeats, quick=quick, vary=vary)]
+    studies = [*planned(one, seeds_of(settings, repeats), quick=quick, vary=vary)]
     parts = [(study, part) for study in studies for part in study.chains or stacks(study.configs)]
     updates = [updates_of([study.configs[p] for p in part], is_chain=bool(study.chains)) for study, part in parts]
     return {

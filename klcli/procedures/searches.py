@@ -70,7 +70,7 @@ def search(runner: StudyRunner, config: TrainConfig, what: SearchSettings, repea
     elif what.coarse or not what.fine_stages:
         latest = train("coarse", draw(where, what.trials, config.seed, stage=0), asdict(where))
     else:
-        latest, where = _earlier(runner, config, what.from_study)
+        latest, where = _earlier(runner, repeat(config, repeats, vary)[0], what.from_study)
     for _ in range(what.fine_stages):
         if (found := stored_search(runner.store, latest)).choice is None:
             break

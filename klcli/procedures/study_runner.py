@@ -45,6 +45,7 @@ class StudyRunner:
     dataset: Dataset
     resume: bool
     trains: bool = True  # otherwise, nothing is written, and a missing training raises Untrained
+    has_vary: bool = True  # its command can ask for the repeats of an earlier study, which is refused until it does
 
     @classmethod
     def opened(cls, setup: Setup, config: TrainConfig, resume: bool) -> "StudyRunner":
@@ -73,7 +74,8 @@ class StudyRunner:
         settings |= {"quirks": [*quirks]} if quirks else {}
         earlier = self.store.studies.find(kind, stage, settings, parent) if self.resume else None
         if self.resume and earlier is None:
-            self._refuse_other_repeats(kind, stage, settings)
+            if self.has_vary:
+                self._refuse_other_repeats(kind, stage, settings)
             if parent is None and kind != "reproduce":  # whose studies are many, and those that are left begin
                 self.setup.observer.say("this database has no study of these settings, a new one begins")
         members = self.store.studies.members(earlier.id) if earlier else []

@@ -9,7 +9,7 @@ from klcli.data.dataset import Dataset, Splits, split
 from klcli.errors import ConfigError
 from klcli.procedures.run_lookup import chosen_run, place_of
 from klcli.procedures.setup import Setup, ending_in_a_state
-from klcli.settings.run_command import database_option, resuming_command, run_command
+from klcli.settings.run_command import database_option, in_database, resuming_command, run_command
 from klcli.settings.run_names import LAST
 from klcli.settings.setting import require, settings_of, value_of
 from klcli.settings.train_config import TrainConfig
@@ -41,8 +41,7 @@ def rerun(setup: Setup, which: str) -> Run:
     store = setup.store()
     run = chosen_run(store, which, "rerun")
     if run.method and run.study_id is not None:  # it begins with other weights, or is trained by other equations
-        study = store.studies.get(run.study_id)
-        again = f"repeat study {study.id} with `{study.command or run.command}`"
+        again = f"repeat study {run.study_id} with `{_study_command(store, run)}`"
         raise ConfigError(f"rerun {which}: no settings describe how this run was trained, {again}")
     with setup.pinned(run.threads):
         setup.prepare_engine()
@@ -107,14 +106,14 @@ def _train(
     def on_evaluation(results: list[TrainResult]) -> None:
         nonlocal latest, recorded
         [latest] = results
-        if latest.epochs[recorded:]:
+        if latest.epochs[recorded:]:  # none, where the cost is no longer finite
             # The untrained network is no checkpoint: its seed gives it again.
             checkpoint = latest if latest.step or not budget.total_updates else None
             store.runs.record_epochs(run.id, *latest.epochs[recorded:], result=checkpoint)
-        recorded = len(latest.epochs)
-        observer.on_evaluation(latest)
-        if setup.on_evaluation is not None and latest.epochs:
-            setup.on_evaluation(latest.epochs[-1])
+            recorded = len(latest.epochs)
+            observer.on_evaluation(latest)
+            if setup.on_evaluation is not None:
+                setup.on_evaluation(latest.epochs[-1])
         check()
 
     def on_update(step: int) -> None:
@@ -157,15 +156,17 @@ def _instead_of_resuming(store: Store) -> str:
     for run in store.runs.where("state = 'running' AND study_id IS NULL ORDER BY id DESC LIMIT 1"):
         return f"run {run.id} is running, {store.runs.training_words(run)}"
     for run in store.runs.where(f"state IN {UNFINISHED} ORDER BY id DESC LIMIT 1"):
-        return f"run {run.id} belongs to study {run.study_id}, continue that with `{_study_command(store, run)}`"
+        again = _study_command(store, run, resumes=True)
+        return f"run {run.id} belongs to study {run.study_id}, continue that with `{again}`"
     return "none was interrupted"
 
 
-def _study_command(store: Store, run: Run) -> str:
+def _study_command(store: Store, run: Run, *, resumes: bool = False) -> str:
     study = store.studies.get(run.study_id or 0)
     # An older klcli stored the command of the study with each run, and held the order of the images.
     held = " --vary init" if len({one.config.seed for one in store.studies.members(study.id)}) > 1 else ""
-    return resuming_command(study.command or f"{run.command}{held}", study.kind)
+    command = in_database(study.command or f"{run.command}{held}", store.path)
+    return resuming_command(command, study.kind) if resumes else command
 
 
 def _unfinished(store: Store, which: str) -> Run:
@@ -175,7 +176,7 @@ def _unfinished(store: Store, which: str) -> Run:
         raise ConfigError(f"--resume last: nothing to continue in {store.path}, {_instead_of_resuming(store)}")
     run = chosen_run(store, which, "--resume")
     if run.study_id is not None:
-        again = f"continue that with `{_study_command(store, run)}`"
+        again = f"continue that with `{_study_command(store, run, resumes=True)}`"
         raise ConfigError(f"--resume {which}: this run belongs to study {run.study_id}, {again}")
     reasons = {
         "complete": "it is complete, there is nothing to continue",

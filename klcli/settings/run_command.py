@@ -1,7 +1,9 @@
 """Run command: the command line that trains one run of a study alone, the whole study, or the rest of it."""
 
 import os
+import re
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.text import command_text, user_path
 
 DEFAULT_DATABASE = Path("results/klcli.db")  # in the working directory, unless --db or KLCLI_DB names another
+SHELL_WORD = re.compile(r"""(?:\$'(?:\\.|[^'\\])*'|'[^']*'|"(?:\\.|[^"\\])*"|[^\s'"])+""")  # as of `command_text`
 OF_SEARCH: dict[str, Any] = {"batch_norm": True, "step_epochs": 2.0}  # own defaults of `klcli search-lambda`
 
 
@@ -21,6 +24,16 @@ def database_in_use() -> Path:
 def database_option(db: Path) -> list[str]:
     """Return the option of a stored command that names `db`; none for the default, unless KLCLI_DB replaces that."""
     return [] if db == DEFAULT_DATABASE == database_in_use() else ["--db", str(db)]
+
+
+def in_database(command: str, db: Path) -> str:
+    """Return the stored command of a study, but for `db`: it names where the study began, and runs can be merged."""
+    if not command.startswith("klcli "):  # Python, or any words of a program
+        return re.sub(r"^Lab\((['\"]).*?(?<!\\)\1", lambda found: f"Lab({str(db)!r}", command)
+    words = SHELL_WORD.findall(command)
+    named = [before == "--db" or word.lstrip("$'\"").startswith("--db") for before, word in pairwise(["", *words])]
+    kept = [word for word, is_named in zip(words, named, strict=True) if not is_named]
+    return " ".join(filter(None, [*kept, command_text(database_option(db))]))
 
 
 def run_command(

@@ -24,6 +24,7 @@ from klcli.procedures.study_runner import StudyRunner
 from klcli.report.assignment import sections
 from klcli.report.plots.curves import BAND
 from klcli.settings.editions import AssignmentSettings, Edition
+from klcli.settings.procedures import SearchSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.training.budget import budget_of
 from klcli.training.result import TrainResult
@@ -246,6 +247,22 @@ def test_repeats_become_means_and_bands(tmp_path: Path, rows: Rows) -> None:
     assert f"{100 * np.mean(accuracies):.2f} ± {100 * np.std(accuracies, ddof=1):.2f}" in networks.sentence
     assert sigma.sentence.endswith("one of 0.1, 0.001, 0.0001.")
     assert exhibits["sigma-results"].table.title.startswith("Test accuracy over the repeats")
+
+
+@pytest.mark.slow
+def test_studies_whose_repeats_vary_something_else_are_not_in_its_way(tmp_path: Path) -> None:
+    """It asked for an option that this command does not have, whenever it was called."""
+    lab = Lab(tmp_path / "klcli.db", data="synthetic", jobs=1)
+    settings = AssignmentSettings(epochs=1, subset=200, trials=1, repeats=2)
+    edition = settings.chosen
+    assert edition.sweep
+    swept = lab.sigma_sweep(edition.sweep, repeats=2, vary="init")
+    searched = lab.search_lambda(edition.search, SearchSettings(coarse=True, trials=1), repeats=2, vary="order")
+    assert [part.missing for part in lab.plan_assignment(settings)] == [12, 4, 4, 2, 2, 2, 12]
+    found = lab.assignment(settings)
+    assert {run.study_id for run in found.sweep}.isdisjoint({swept.id, *searched.studies})
+    assert {(run.config.seed, run.config.order_seed) for run in found.sweep} == {(0, None), (1, None)}
+    assert set(found.search.studies).isdisjoint({swept.id, *searched.studies})
 
 
 @pytest.mark.slow

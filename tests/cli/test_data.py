@@ -111,6 +111,10 @@ def test_fetch_puts_an_archive_into_the_cache(data: Klcli, tmp_path: Path) -> No
     info = json.loads(data("info", "--data", "cifar10", "--json", KLCLI_CACHE=str(cache)).stdout)
     assert info["source"] == document["path"]
     assert info["classes"][0] == {"name": "airplane", "train": 49_995, "test": 9_999}
+    # The commands it names use the database that KLCLI_DB has chosen, and `data info` has no --db.
+    again = ("fetch", "--url", archive.as_uri(), "--no-verify")
+    named = succeeded(data(*again, KLCLI_CACHE=str(cache), KLCLI_DB="course.db")).stderr.splitlines()[-2:]
+    assert named == [f"next        klcli {words}" for words in ("data info", "train --hidden 50 30 20 --bn")]
 
 
 # --- what a path may be

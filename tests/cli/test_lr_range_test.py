@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import Klcli, Refused, Rows, succeeded
+from command import Klcli, Refused, Rows, change, succeeded
 
 from klcli.report.plots.curves import training_curves
 from klcli.store.store import Store
@@ -85,6 +85,20 @@ def test_each_of_several_range_tests_suggests_its_limits(here: Klcli) -> None:
     suggestions = [line for line in side_by_side if line.startswith(("run 1, ", "run 2, ")) and "suggest" in line]
     assert len(suggestions) == 2
     assert suggestions == done.stdout.splitlines()[1:3]  # below the title, as no run is complete
+    again = succeeded(here(*TINY, *options, "--resume", "last", "--json"))
+    assert json.loads(again.stdout)["notes"] == suggestions
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_repeats_continue_by_their_own_command(here: Klcli, rows: Rows, tmp_path: Path) -> None:
+    command = (*TINY, "--repeats", "2", "--jobs", "1", "--evaluations-per-cycle", "2")
+    succeeded(here(*command))
+    change(tmp_path, "UPDATE runs SET state = 'interrupted' WHERE id = 2", "UPDATE studies SET state = 'interrupted'")
+    line = here("train", "--resume", "2").stderr.splitlines()[-1]
+    printed = line[line.index("`klcli ") + 7 : line.rindex("`")]
+    assert printed == " ".join((*command, "--resume last"))
+    succeeded(here(*printed.split()))
+    assert [(run["schedule"], run["state"]) for run in rows("runs")] == [("range", "complete")] * 2
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,10 @@ def test_from_the_check_to_the_page(here: Klcli, rows: Rows, report: Path, tmp_p
     # n_s = 450, 2 cycles: 1800 updates, for 3 settings with 3 seeds
     held = "2 rows, 3 numbers; 9 trainings with at least 3 seeds, 0 gradient checks, about 16200 updates"
     assert checked.stdout == f"my report.toml: {held}\n"
+    # At most two seeds, of one cycle each: 900 updates.
+    for repeats, words in (("3", "6 trainings with 2 seeds"), ("1", "3 trainings with 1 seed")):
+        quick = here("reproduce", "--check", report.name, "--quick", "--repeats", repeats)
+        assert f"; {words}, 0 gradient checks, about {int(words[0]) * 900} updates" in quick.stdout
     done = succeeded(here("reproduce", report.name, *LOOK, "--markdown", "page.md"))
     name = f"my-report-{sha256(REPORT.encode()).hexdigest()[:8]}"
     assert done.stdout.startswith(f"{name}: report 12, Machine learning, project, 2026, on synthetic")

@@ -355,6 +355,14 @@ def test_a_run_is_trained_again(here: Klcli, trained: Path, refused: Refused, ro
 
 
 @pytest.mark.usefixtures("unrendered")
+def test_a_diverged_run_that_is_trained_again_has_its_verdict(here: Klcli) -> None:
+    assert here("train", "--data", "synthetic", "--subset", "200", "--eta-max", "1e6").returncode == 6
+    done = here("runs", "rerun", "1")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (6, "run 2 has the same bits as run 1")
+    assert done.stderr.splitlines()[-1].startswith("klcli: run 2 diverged")
+
+
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(
     ("factor", "verdict"), [(1, "has the same bits as run 3"), (1.5, "has other bits than run 3: `klcli report --run")]
 )

@@ -287,3 +287,16 @@ def test_a_stage_on_other_validation_images_is_not_ranked_with_the_next(here: Kl
     assert here("report", "--html", "page.html").returncode == 0
     titles = re.findall(r"Study \d: lambda [a-z 0-9]+", Path("page.html").read_text())
     assert [*dict.fromkeys(titles)] == ["Study 1: lambda coarse", "Study 3: lambda fine 2"]
+
+
+@pytest.mark.parametrize(("coarse", "words"), [(True, None), (False, "split seed - (here 0)")])
+def test_a_stage_warns_of_other_validation_images_where_there_are_others(
+    here: Klcli, coarse: bool, words: str | None
+) -> None:
+    """It compared with a single training, which has no split seed."""
+    own = ("--repeats", "2", "--vary", "split")
+    succeeded(here(*SEARCH, "--coarse", *own[: 4 * coarse]))
+    done = succeeded(here(*SEARCH, "--fine", *own))
+    warned = f"study 1 was trained with {words}: its accuracies cannot be compared"
+    assert [line for line in done.stderr.splitlines() if "cannot be compared" in line] == [warned] * bool(words)
+    assert {row[1] for row in cells(done)} == ({"coarse", "fine"} if coarse else {"fine"})

@@ -138,9 +138,12 @@ def test_a_diverged_training_is_shown_as_such(here: Klcli) -> None:
     done = here("train", *diverging, "--repeats", "2")
     assert done.returncode == 6
     title, *rest = done.stdout.splitlines()
-    assert title.startswith("Study 1, runs 2 to 3: ")
+    assert title.startswith("Study 1, runs 2-3: ")
     assert [line.split()[0] for line in rest] == ["database"]  # without any result no table, and nothing to report
     assert "next " not in done.stderr
+    succeeded(here("runs", "delete", "2", "--yes"))
+    again = here("train", *diverging, "--repeats", "2", "--resume", "last")  # run 4 replaces run 2
+    assert again.stdout.startswith("Study 1, runs 3-4: ")
 
 
 @pytest.mark.parametrize(

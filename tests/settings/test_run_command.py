@@ -1,6 +1,8 @@
 """The command of a run: what it parses to is the config, whatever the config, but for settings without an effect."""
 
+import os
 import shlex
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +13,12 @@ from test_train_config import configs
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import KlcliCommand, takes
-from klcli.settings.run_command import resuming_command, run_command
+from klcli.settings.run_command import in_database, resuming_command, run_command
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import with_values
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
+from klcli.text import command_text
 
 app = typer.Typer()
 
@@ -66,6 +69,35 @@ def test_a_command_uses_its_database_whatever_klcli_db_is(
         monkeypatch.setenv("KLCLI_DB", variable)
     _, invocation = parsed(run_command(TrainConfig(), data="synthetic", threads=1, db=Path(db)))
     assert invocation.db == Path(db)
+
+
+ODD = "it's/a \\ \" $b.db"
+
+
+@pytest.mark.parametrize("variable", [None, "elsewhere/all.db"])
+@pytest.mark.parametrize("db", ["results/klcli.db", "elsewhere/all.db", ODD, "caf\udce9.db"])
+@pytest.mark.parametrize(
+    "own", [[], ["--db", ODD], ["--db", "caf\udce9'.db"], ["--db=it's.db"], ["--db=caf\udce9.db"], ["--db=a.db"]]
+)
+def test_the_command_of_a_merged_study_names_its_new_database(
+    monkeypatch: pytest.MonkeyPatch, own: list[str], db: str, variable: str | None
+) -> None:
+    if variable:
+        monkeypatch.setenv("KLCLI_DB", variable)
+    others = ["klcli", "train", "--data", ODD, "-H", "50", "30", "--seed=3"]
+    command = in_database(command_text([*others[:2], *own, *others[2:]]), Path(db))
+    # What a shell makes of it.
+    words = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True).stdout
+    is_default = db == "results/klcli.db" and not variable
+    assert [*map(os.fsdecode, words.split(b"\0")[:-1])] == others + ([] if is_default else ["--db", db])
+
+
+@pytest.mark.parametrize("db", ["results/klcli.db", ODD, "a b.db"])
+@pytest.mark.parametrize("own", ["results/klcli.db", "it's.db", ODD])
+def test_the_python_of_a_merged_study_names_its_new_database(own: str, db: str) -> None:
+    rest = ', data="it\'s").repeat(TrainConfig(), 3)'
+    assert in_database(f"Lab({own!r}{rest}", Path(db)) == f"Lab({db!r}{rest}"
+    assert in_database("it's my  program", Path(db)) == "it's my  program"
 
 
 def test_settings_that_a_network_does_not_use_are_not_in_its_command() -> None:

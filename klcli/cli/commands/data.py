@@ -1,11 +1,14 @@
 """`klcli data`: show the images in use, download CIFAR-10, and show or clear what klcli has cached."""
 
+from dataclasses import replace
+
 import typer
 
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import KlcliCommand
 from klcli.errors import StoreError
 from klcli.report.tables.table import Table, columns
+from klcli.settings.run_command import database_in_use
 from klcli.settings.setting import flag, setting
 from klcli.termination import at_the_end
 from klcli.text import path_text
@@ -98,7 +101,8 @@ def fetch(
 
             fetched = fetching.fetch(address, destination, progress, expected)
     invocation.result(f"{path_text(fetched.path)}  ({'official' if fetched.official else 'not an official'} copy)")
-    invocation.then("data info", "train --hidden 50 30 20 --bn")
+    # Without --db, this command does not know the database of the next one.
+    replace(invocation, db=database_in_use()).then("data info", "train --hidden 50 30 20 --bn")
     document = {"path": path_text(fetched.path), "url": address, "layout": fetched.layout, "official": fetched.official}
     invocation.document("data fetch", document | {"md5": fetched.md5, "bytes": fetched.path.stat().st_size})
 

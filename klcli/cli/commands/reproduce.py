@@ -98,7 +98,7 @@ def reproduce(
 
 def _check(invocation: Invocation, names: list[str], settings: ReproductionSettings) -> None:
     """Name every mistake of these reports with its line, as compilers do, or what a sound one holds."""
-    from klcli.procedures.reproducing import each_named, extent
+    from klcli.procedures.reproducing import each_named, extent, seeds_of
     from klcli.published.format.sources import read
     from klcli.published.format.validation import mistakes
 
@@ -112,7 +112,8 @@ def _check(invocation: Invocation, names: list[str], settings: ReproductionSetti
         if held is not None:
             words = [f"{n} {counted(n, key.replace('_', ' ').rstrip('s'))}" for key, n in held.items()]
             rows, numbers, trainings, checks, updates = words
-            seeds = f"at least {invocation.repeats} {counted(invocation.repeats, 'seed')}"
+            n = seeds_of(settings, invocation.repeats)
+            seeds = f"{'' if settings.quick else 'at least '}{n} {counted(n, 'seed')}"
             invocation.result(f"{name}: {rows}, {numbers}; {trainings} with {seeds}, {checks}, about {updates}")
         documents.append({"report": name, "mistakes": [asdict(one) for one in found], "holds": held})
         wrong += len(found)

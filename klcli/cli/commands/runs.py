@@ -257,8 +257,10 @@ def rerun(run: Annotated[str, argument("RUN", NAME_HELP)], *, invocation: Invoca
         False: f"run {new.id} has other bits than run {old.id}: {compare}",
         None: f"run {old.id} has no sound checkpoint to compare the bits with: {compare}",
     }[is_same]
-    show_run(invocation, new, "runs rerun", {"same_bits": is_same})
-    invocation.result(verdict)
+    try:
+        show_run(invocation, new, "runs rerun", {"same_bits": is_same})
+    finally:  # it raises Diverged
+        invocation.result(verdict)
 
 
 def _chosen(invocation: Invocation, names: Sequence[str], verb: str) -> tuple["Store", list[int]]:

@@ -12,6 +12,7 @@ from klcli.errors import Diverged
 from klcli.report.tables.table import Table, columns, duration
 from klcli.report.words import counted, network_name, repeats_note, settings_words, subset_words, without_note
 from klcli.settings.presets import presets
+from klcli.settings.run_names import runs_words
 from klcli.settings.sameness import SETTINGS, not_default
 from klcli.settings.setting import Role, flag, require, setting, value_of
 from klcli.settings.train_config import TrainConfig
@@ -46,13 +47,14 @@ def train(
     if list_presets:
         _show_presets(invocation)
         return
-    named = typed_settings(ctx, TrainConfig)
+    named, is_study = typed_settings(ctx, TrainConfig), invocation.repeats != 1 or invocation.vary != "all"
     if lr_range_test:
-        require(resume is None, f"--resume {resume}: a resumed run keeps its settings, omit --lr-range-test")
+        alone = f"--resume {resume}: a resumed run keeps its settings, omit --lr-range-test"
+        require(resume is None or is_study, alone)
         from klcli.studies.plans import range_test
 
         config = range_test(config, named)
-    lab, is_study = invocation.lab, invocation.repeats != 1 or invocation.vary != "all"
+    lab = invocation.lab
     number = f"--resume {resume}: continues one run; the same command with --resume last continues its repeats"
     require(not is_study or resume in (None, "last"), number)
     alone = f"--executor {invocation.executor}: a single training has no use for workers, give --repeats 2 or more"
@@ -90,13 +92,14 @@ def _show_repeats(invocation: Invocation, study: int) -> None:
     first, words = runs[0], settings_words(runs[0], runs)
     seeds = ", ".join(filter(None, (words["seed"], words["order"])))
     what = f"{network_name(first.config)} on {first.dataset}{subset_words(runs)}, {seeds}"
-    title = f"Study {study}, runs {first.id} to {runs[-1].id}: {what}"
+    title = f"Study {study}, {runs_words(run.id for run in runs)}: {what}"
     suggestions = range_notes(runs, invocation.lab.epochs)
     notes = [*filter(None, (without_note(runs), repeats_note(runs))), *suggestions]
     invocation.result(*[repeats_table(title, complete), *notes] if complete else [title, *suggestions])
     then = [f"report --study {study} --plot curves", "report --group-by hidden,bn,lambda"] if complete else []
     invocation.places(*then)
-    invocation.document("train", {"study": study, "runs": [run_document(run) for run in runs]})
+    document = {"study": study, "runs": [run_document(run) for run in runs]}
+    invocation.document("train", document | ({"notes": suggestions} if suggestions else {}))
     if len(complete) < len(runs) and not suggestions:
         raise Diverged(f"{len(runs) - len(complete)} of {len(runs)} runs diverged, {first.config.cure_of_divergence}")
 
