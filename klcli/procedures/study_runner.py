@@ -74,8 +74,7 @@ class StudyRunner:
         settings |= {"quirks": [*quirks]} if quirks else {}
         earlier = self.store.studies.find(kind, stage, settings, parent) if self.resume else None
         if self.resume and earlier is None:
-            if self.has_vary:
-                self._refuse_other_repeats(kind, stage, settings)
+            self._refuse_other_repeats(kind, stage, settings)
             if parent is None and kind != "reproduce":  # whose studies are many, and those that are left begin
                 self.setup.observer.say("this database has no study of these settings, a new one begins")
         members = self.store.studies.members(earlier.id) if earlier else []
@@ -176,7 +175,7 @@ class StudyRunner:
     def _refuse_other_repeats(self, kind: str, stage: str, settings: dict[str, Any]) -> None:
         """Raise ConfigError if the study to complete is there, but its repeats vary something else."""
         rest, plan, _ = identity(settings)
-        for one in reversed(self.store.studies.all()):
+        for one in reversed(self.store.studies.all() if self.has_vary else []):
             own_rest, own_plan, _ = identity(one.settings)
             is_alike = (one.kind, one.stage, own_rest, own_plan[:1]) == (kind, stage, rest, plan[:1])
             if is_alike and [config for config, _ in own_plan] == [config for config, _ in plan]:

@@ -1,9 +1,7 @@
 """Run command: the command line that trains one run of a study alone, the whole study, or the rest of it."""
 
 import os
-import re
 from collections.abc import Collection, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ from klcli.settings.train_config import TrainConfig
 from klcli.text import command_text, user_path
 
 DEFAULT_DATABASE = Path("results/klcli.db")  # in the working directory, unless --db or KLCLI_DB names another
-SHELL_WORD = re.compile(r"""(?:\$'(?:\\.|[^'\\])*'|'[^']*'|"(?:\\.|[^"\\])*"|[^\s'"])+""")  # as of `command_text`
 OF_SEARCH: dict[str, Any] = {"batch_norm": True, "step_epochs": 2.0}  # own defaults of `klcli search-lambda`
 
 
@@ -27,13 +24,9 @@ def database_option(db: Path) -> list[str]:
 
 
 def in_database(command: str, db: Path) -> str:
-    """Return the stored command of a study, but for `db`: it names where the study began, and runs can be merged."""
-    if not command.startswith("klcli "):  # Python, or any words of a program
-        return re.sub(r"^Lab\((['\"]).*?(?<!\\)\1", lambda found: f"Lab({str(db)!r}", command)
-    words = SHELL_WORD.findall(command)
-    named = [before == "--db" or word.lstrip("$'\"").startswith("--db") for before, word in pairwise(["", *words])]
-    kept = [word for word, is_named in zip(words, named, strict=True) if not is_named]
-    return " ".join(filter(None, [*kept, command_text(database_option(db))]))
+    """Return the stored command of a study with `db`, into which it may have been merged, if it names no database."""
+    is_silent = command.startswith("klcli ") and "--db" not in command
+    return f"{command} {command_text(database_option(db))}".rstrip() if is_silent else command
 
 
 def run_command(
