@@ -245,8 +245,13 @@ class _Merging:
 
     def _copy_evaluations(self) -> None:
         mine, numbers = Evaluations(self._here), self._numbers["run"]
+        theirs, ours = (
+            {row["id"]: row["checkpoint_sha256"] for row in db.read("SELECT id, checkpoint_sha256 FROM runs")}
+            for db in (self._source, self._here)
+        )
         for one in Evaluations(self._source).of_runs([*numbers]):
-            if not numbers.keys() >= set(one.runs):
+            # Not of a network that has been trained further here, nor of several that are not all here.
+            if any(theirs[run] != ours.get(numbers.get(run, 0), "") for run in one.runs):
                 continue
             [row], runs = self._rows("evaluations", "id = ?", one.id), sorted(numbers[run] for run in one.runs)
             same = mine.same(runs, row)

@@ -13,6 +13,7 @@ from klcli.evaluation.reevaluation import Reevaluation
 from klcli.settings.procedures import CheckSettings, EvaluationSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.gradient_checks import NetworkCheck
+from tests.raw_sql import execute
 
 FOUND = Reevaluation("adaptive", 1000, Score(1 / 3, 0.4), Score(0.1 + 0.2, 0.5), 2.5)
 DATASET = Dataset("d", np.empty((0, 3072), np.uint8), np.empty(0, np.uint8), (), "s", "", "", None, None)
@@ -44,6 +45,21 @@ def test_an_evaluation_of_several_runs_goes_with_each_of_them(recorder: Any) -> 
     recorder.store.runs.finish(runs[1], "complete", None, 1.0)
     recorder.store.upkeep.delete([runs[1]])
     assert recorder.store.evaluations.of_runs(runs) == []
+
+
+def test_an_evaluation_of_an_earlier_network_goes_when_that_is_trained_further(recorder: Any) -> None:
+    """Of a run that was interrupted, evaluated and continued, its accuracy is not that of the result."""
+    runs = [recorder.begin(seed=seed) for seed in range(2)]
+    of_runs = recorder.store.evaluations.of_runs
+    execute(recorder.path, "UPDATE runs SET checkpoint_sha256 = 'a'")
+    for evaluated in ([runs[0]], runs, [runs[1]]):
+        recorder.store.evaluations.record(evaluated, EvaluationSettings(), FOUND, "klcli evaluate")
+    execute(recorder.path, "UPDATE runs SET state = 'complete', checkpoint_sha256 = 'a'")
+    assert len(of_runs(runs)) == 3
+    execute(recorder.path, f"UPDATE runs SET checkpoint_sha256 = 'b' WHERE id = {runs[0]}")
+    assert [one.runs for one in of_runs(runs)] == [runs[1:]]
+    execute(recorder.path, "UPDATE runs SET checkpoint_sha256 = NULL")  # it begins again
+    assert of_runs(runs) == []
 
 
 @pytest.fixture

@@ -177,6 +177,16 @@ def test_progress_is_taken_over_and_what_is_written_here_stays(here: Path, other
     assert [study["state"] for study in rows(here, "studies")] == ["complete"] * 3
 
 
+def test_an_evaluation_of_a_network_that_was_trained_further_here_stays_there(here: Path, other: Path) -> None:
+    merge(here, other)
+    execute(here, "DELETE FROM evaluations")
+    execute(other, "UPDATE runs SET state = 'interrupted', checkpoint_sha256 = 'earlier' WHERE id = 2")
+    execute(other, "INSERT OR IGNORE INTO evaluation_runs SELECT id, 1 FROM evaluations WHERE flips = 0")
+    [merged] = merge(here, other)
+    assert (merged.known, merged.evaluations) == (6, 1)  # that of runs 1 and 3
+    assert [row["flips"] for row in rows(here, "evaluations")] == [0]
+
+
 def test_a_deleted_run_of_a_study_returns_to_its_place(here: Path, other: Path) -> None:
     merge(here, other)
     store = Store(here)

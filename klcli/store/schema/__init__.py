@@ -11,6 +11,7 @@ from klcli.settings.columns import virtual_columns
 from klcli.store.records import AS_CONFIGURED, ONE_SPLIT
 
 migrations = Migrations("klcli")
+STALE = "evaluation_of_an_earlier_network"  # says nothing about the network after more updates
 
 
 def _apply(step: Traversable, db: Database) -> None:
@@ -27,6 +28,11 @@ def additions(db: Database) -> list[str]:
     found = {row["name"] for row in db.execute("PRAGMA table_xinfo(runs)")}
     columns = {name: definition for name, definition in virtual_columns().items() if name not in found}
     statements = [f'ALTER TABLE runs ADD COLUMN "{name}" {definition}' for name, definition in columns.items()]
+    if not db.execute(f"SELECT 1 FROM sqlite_master WHERE name = '{STALE}'").fetchone():
+        is_other = "OLD.checkpoint_sha256 IS NOT NULL AND OLD.checkpoint_sha256 IS NOT NEW.checkpoint_sha256"
+        removal = "DELETE FROM evaluation_runs WHERE run_id = OLD.id;"  # and with it the evaluation
+        updated = f"AFTER UPDATE OF checkpoint_sha256 ON runs WHEN {is_other}"
+        statements.append(f"CREATE TRIGGER {STALE} {updated} BEGIN {removal} END")
     for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE type = 'view' AND name = 'best_runs'"):
         together = re.sub("sha256, .* ORDER BY", lambda _: f"sha256, {ONE_SPLIT} ORDER BY", sql)
         ranked = re.sub("state = 'complete'.*", lambda _: f"state = 'complete' AND {AS_CONFIGURED}", together)
