@@ -139,10 +139,7 @@ class Lab:
     def check_gradients(
         self, config: TrainConfig | None = None, settings: CheckSettings | None = None, *, seed: int = 0
     ) -> list[GradientCheck]:
-        """Compare gradients with numerical differences in float64, of one network or of the set of the course.
-
-        `seed` is that of the set; a config has its own.
-        """
+        """Compare gradients with numerical ones in float64, of one network, or of the course's set with this `seed`."""
         from klcli.procedures.evaluating import check_gradients
         from klcli.studies.gradient_checks import course_set, with_and_without_l2
 

@@ -28,14 +28,10 @@ from klcli.report.tables.terminal import wrapped
 from klcli.text import visible
 
 app = typer.Typer(
-    name="klcli",
-    cls=HelpfulGroup,
+    name="klcli", cls=HelpfulGroup, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
     help="A laboratory for fully connected networks with batch normalisation, on CIFAR-10.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h", ALL]},
-    rich_markup_mode="markdown",
-)
+)  # fmt: skip
 
 
 for _command in (gradcheck, train, search_lambda, sigma_sweep, assignment, reproduce, evaluate):

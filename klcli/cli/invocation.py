@@ -58,8 +58,8 @@ class Invocation(Settings, Observer):
         None, Role.DATA, "Use this folder or archive; cifar10 insists on CIFAR-10, synthetic is the built-in set. "
         "If omitted: CIFAR-10 if it is found, else the built-in set.", metavar="PATH|cifar10|synthetic")
     threads: int = setting(
-        1, Role.RANDOMNESS, "Number of BLAS threads. With 1, klcli uses a second core itself, which is faster than 2; "
-        "their results differ in the last bits.", at_least=1, at_most=MOST_THREADS)
+        1, Role.RANDOMNESS, "Number of BLAS threads. With 1, klcli computes on a second core itself, which is faster "
+        "than --threads 2. Results with 1 and 2 differ in the last bits.", at_least=1, at_most=MOST_THREADS)
     db: Path = setting(
         DEFAULT_DATABASE, Role.OUTPUT, "Use this SQLite database; pictures and checkpoints are stored beside it.",
         envvar="KLCLI_DB")

@@ -28,7 +28,7 @@ from klcli.text import one_line
 
 
 def lock_for_forks() -> Any:
-    """Return an RLock that no other thread holds in a forked process, which would wait for it without end."""
+    """Return an RLock that a forked process can take: a fork waits until no other thread holds it."""
     lock = threading.RLock()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
@@ -61,13 +61,13 @@ def why_not() -> str:
 
 @contextmanager
 def _light_blas() -> Iterator[None]:
-    """Let numba find SciPy's BLAS without importing it, which takes 0.15 s. What uses it, even now, imports it."""
+    """Let numba find SciPy's BLAS without importing it, which takes 0.15 s. Who uses it meanwhile gets SciPy's."""
     name, modules = "scipy.linalg.cython_blas", sys.modules
     stand_in = ModuleType(name)
 
     def give_way(attribute: str = "") -> Any:
         if modules.get(name) is stand_in:
-            del modules[name]
+            modules.pop(name, None)
         return getattr(import_module(name), attribute) if attribute else None
 
     vars(stand_in)["__getattr__"] = give_way  # of another thread, which imports SciPy for Matlab's files
@@ -129,11 +129,7 @@ class Engine:
     """What a training computes with: the functions of engine/; a Team has their counterparts in compiled code."""
 
     cross_entropy: Callable[..., Any] = staticmethod(cross_entropy)
-
-    @property
-    def has_helper(self) -> bool:
-        """Whether a second thread computes too."""
-        return False
+    has_helper = False  # whether a second thread computes too
 
     def update(
         self, optimizer: SGD | Adam, parameters: Arrays, gradients: Mapping[str, Any], eta: Rate, lam: Rate

@@ -20,7 +20,7 @@ class Images:
     def __init__(self, split: Split, dtype: str, engine: Engine, steps: int, draw: Callable[[int], Drawn]) -> None:
         self.split, self.dtype, self.steps, self.draw = split, np.dtype(dtype), steps, draw
         self._team: Any = None if engine is NUMPY else engine
-        self._is_ahead = engine.has_helper  # otherwise one X, which is still in the cache, is written faster than two
+        self._is_ahead = engine.has_helper  # otherwise one X, which stays in the cache, is faster than two in turn
         self._background = background_of(split)
         self._scale = [one.astype(self.dtype) for one in (split.mean, split.inverse_std)]
         self._begun, self._X = -1, np.empty(0)  # the last step whose images were begun to be written, and these
@@ -39,6 +39,8 @@ class Images:
             self._team.finish()
         if self._is_ahead and step + 1 < self.steps:
             self._begin(step + 1)
+        else:
+            self._begun = -1  # whoever gets X may change it
         return X
 
     def _begin(self, step: int) -> None:

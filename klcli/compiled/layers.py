@@ -108,13 +108,9 @@ def _dropout(team: "Team", layer: layers.Dropout, X: np.ndarray, track: bool) ->
 
 
 LAYERS: dict[type, Callable[..., Computed]] = {
-    layers.Linear: _linear,
-    layers.Whitening: _whitening,
-    layers.BatchNorm: _batch_norm,
-    layers.ReLU: _relu,
-    layers.SiLU: _silu,
-    layers.Dropout: _dropout,
-}
+    layers.Linear: _linear, layers.Whitening: _whitening, layers.BatchNorm: _batch_norm,
+    layers.ReLU: _relu, layers.SiLU: _silu, layers.Dropout: _dropout,
+}  # fmt: skip
 
 
 def cross_entropy(

@@ -19,17 +19,14 @@ from klcli.compiled.jit import BITS, write_prefetch
 
 MOST = 6  # vectors of a row of the product; with more, the registers hold the sums of three rows only
 WORTH = 1_000_000  # multiplications; for smaller products, the gain is less than the 30 ms that compiling takes
-AHEAD = 4  # rows of A whose numbers are on their way into the cache
+AHEAD = 4  # samples by which a step fetches X into the cache in advance
 COUNT, FLAG, SIZE = ir.IntType(64), ir.IntType(32), ir.IntType(BITS)  # the last two are those of CBLAS
 # The sums in one register: those of some rows of C, from a column on, and how many of each row.
 Tile = tuple[range, int, int]
 
 
 def address(dtype: np.dtype, multiplications: int, columns: int, *, of_step: bool = False) -> int:
-    """Return the address of a function for `jit.product`, 0 where BLAS is to compute the product.
-
-    A is plain, but `of_step` transposed.
-    """
+    """Return the address of a function for `jit.product`, with A transposed if `of_step`; 0 where BLAS computes it."""
     lanes = 16 if dtype.itemsize == 4 and columns >= 16 else 8  # numbers of a vector
     if multiplications < WORTH or not lanes <= columns <= MOST * lanes or not _has_registers():
         return 0
@@ -45,7 +42,7 @@ def _has_registers() -> bool:
     return False
 
 
-@cache  # of all: recorded programs have the addresses
+@cache  # unbounded: recorded programs keep the addresses
 def _made(size: int, columns: int, lanes: int, of_step: bool) -> tuple[Any, int]:
     """Return machine code, which must exist as long as its address is in use, and the address."""
     module = ir.Module()

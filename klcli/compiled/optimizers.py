@@ -23,7 +23,7 @@ def update(
     elif optimizer.momentum:
         kind, moments, decays = kernels.NESTEROV, ("velocity",), (optimizer.momentum, 0.0)
     optimizer.memory = optimizer.memory or zeros_like(parameters, *moments)
-    # The six numbers of `kernels.step` for each replica, of weights and of vectors, which have no decay and no L2 term.
+    # The six numbers of `kernels.step` for each replica: of weights, and of vectors, without decay and L2 term.
     numbers = np.zeros((2, len(next(iter(parameters.values()))), 6), team.dtype)
     l2, decay = 2 * np.asarray(lam), optimizer.weight_decay
     numbers[0, :, kernels.L2], numbers[1, :, kernels.KEEP] = l2, 1

@@ -55,6 +55,7 @@ class Team(Engine):
         if self._helper is not None:
             try:
                 self._helper.start()
+                self.has_helper = True
             except RuntimeError:  # the system gives no more threads: this one computes alone
                 self._helper = None
         return self
@@ -64,10 +65,6 @@ class Team(Engine):
             self._box[operations.STOP] = 1
             self._awake.set()
             self._helper.join()
-
-    @property
-    def has_helper(self) -> bool:
-        return self._helper is not None
 
     def accelerated(self, network: Network) -> Network:
         """Return the network, computed by this team. It shares the arrays; those that are not in C order are copied."""

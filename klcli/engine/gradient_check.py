@@ -175,24 +175,16 @@ def compare(name: str, ga: np.ndarray, gn: np.ndarray, kinks: np.ndarray, decima
     difference, larger = a - n, np.maximum(np.abs(a), np.abs(n))
     size, total = np.abs(difference), np.abs(a) + np.abs(n)
     return TensorCheck(
-        tensor=name,
-        entries=ga.size,
-        kinks=int(kinks.sum()),
-        max_absolute=float(size.max()),
+        tensor=name, entries=ga.size, kinks=int(kinks.sum()), max_absolute=float(size.max()),
         relative_to_sum=float((size / np.maximum(total, TINY)).max()),
         relative_to_maximum=float((size / np.maximum(larger, TINY)).max()),
         ratio_of_maxima=float(size.max() / max(total.max(), FLOOR_OF_MAXIMA)),
-        gradient_mean=float(ga.mean()),
-        gradient_std=float(ga.std()),
-        equal_decimals=equal_decimals(size.max()),
+        gradient_mean=float(ga.mean()), gradient_std=float(ga.std()), equal_decimals=equal_decimals(size.max()),
         mismatches=float(1 - (size < 1.5 * 10.0**-decimals).mean()),
         ratio_of_sums=float(size.sum() / max(np.abs(a + n).sum(), FLOOR_OF_SUMS)),
-        numerical_mean=float(gn.mean()),
-        numerical_std=float(gn.std()),
-        difference_mean=float(difference.mean()),
-        difference_std=float(difference.std()),
-        difference_max=float(difference.max()),
-    )
+        numerical_mean=float(gn.mean()), numerical_std=float(gn.std()), difference_mean=float(difference.mean()),
+        difference_std=float(difference.std()), difference_max=float(difference.max()),
+    )  # fmt: skip
 
 
 def equal_decimals(difference: float) -> int:

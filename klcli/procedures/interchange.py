@@ -112,17 +112,13 @@ def _about(found: StoredNetwork, modules: list[Module]) -> dict[str, Any]:
     """Return what a reader of the file needs besides the arrays, for JSON."""
     run, origin = found.run, found.checkpoint.origin
     return {
-        "layers": modules,
-        "standardise": found.config.standardise,
-        "class_names": found.inputs.class_names,
-        "dataset": found.dataset,
-        "dataset_sha256": run.dataset_sha256 if run else origin.get("dataset_sha256"),
-        "step": found.checkpoint.step,
-        "run": run.id if run else None,
+        "layers": modules, "standardise": found.config.standardise, "class_names": found.inputs.class_names,
+        "dataset": found.dataset, "dataset_sha256": run.dataset_sha256 if run else origin.get("dataset_sha256"),
+        "step": found.checkpoint.step, "run": run.id if run else None,
         **{name: getattr(run, name, None) for name in ACCURACIES},
         "settings": asdict(found.config),
         "versions": run.versions if run else json.loads(origin.get("versions", "{}")),
-    }
+    }  # fmt: skip
 
 
 def _is_export(path: Path) -> bool:

@@ -31,7 +31,7 @@ class Observer:
         """Called in a training after every update, with the number of updates done."""
 
     def on_evaluation(self, result: "TrainResult") -> None:
-        """Called in a training after every evaluation, whose metrics are the last of `result.epochs`."""
+        """Called in a training after every evaluation with a finite cost: the last of `result.epochs`."""
 
     def study(
         self, title: str, tasks: "Sequence[StackTask]", updates: Sequence[int]

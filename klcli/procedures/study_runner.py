@@ -45,7 +45,7 @@ class StudyRunner:
     dataset: Dataset
     resume: bool
     trains: bool = True  # otherwise, nothing is written, and a missing training raises Untrained
-    has_vary: bool = True  # its command can ask for the repeats of an earlier study, which is refused until it does
+    has_vary: bool = True  # whether its command has --vary, the cure where the repeats of an earlier study are refused
 
     @classmethod
     def opened(cls, setup: Setup, config: TrainConfig, resume: bool) -> "StudyRunner":

@@ -106,7 +106,7 @@ def _train(
     def on_evaluation(results: list[TrainResult]) -> None:
         nonlocal latest, recorded
         [latest] = results
-        if latest.epochs[recorded:]:  # none, where the cost is no longer finite
+        if latest.epochs[recorded:]:  # none if the cost was not finite
             # The untrained network is no checkpoint: its seed gives it again.
             checkpoint = latest if latest.step or not budget.total_updates else None
             store.runs.record_epochs(run.id, *latest.epochs[recorded:], result=checkpoint)

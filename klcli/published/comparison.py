@@ -108,7 +108,7 @@ def _zero_gradients(config: TrainConfig, errors: Sequence[GradientError], quanti
     zero = {f"linear{index + 1}.b": f"b{index + 1}" for index in range(len(config.hidden))}
     above = {error.tensor for error in errors if abs(getattr(error, quantity)) > limit}
     is_zero = config.batch_norm and config.bn_position == "before"
-    if not (is_zero and quantity.startswith("relative_") and above <= zero.keys()):
+    if not (is_zero and quantity.startswith(("relative_", "ratio_of_sums")) and above <= zero.keys()):
         return ""
     names = ", ".join(zero.values())
     return f"the gradient of a bias before BN is 0 ({names}): rounding alone gives relative errors up to 1"

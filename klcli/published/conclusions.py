@@ -40,7 +40,7 @@ Values = Mapping[int, float]  # by repeat
 class Evidence:
     """The stored runs and gradient checks of a reproduction."""
 
-    runs: Mapping[tuple[str, TrainConfig], Sequence[Run]]  # of all seeds, by method and common `key`
+    runs: Mapping[tuple[str, TrainConfig], Sequence[Run]]  # of all seeds, by method and `key(config)`
     errors: Mapping[GradientExperiment, Sequence[GradientError]]
     epochs: Callable[[int], Sequence[Epoch]]  # of a run, by its id
     key: Callable[[TrainConfig], TrainConfig] = without_seeds
@@ -57,12 +57,8 @@ class Trained(NamedTuple):
 
     def complete(self) -> dict[int, Run]:
         """Return the complete runs by repeat, from 0 on, with which the seed of the weights, the other or both rise."""
-        first = self.config
-        return {
-            max(run.config.seed - first.seed, run.config.shared_seed - first.shared_seed): run
-            for run in self.runs
-            if run.state == "complete"
-        }
+        first, complete = self.config, [run for run in self.runs if run.state == "complete"]
+        return {max(run.config.seed - first.seed, run.config.shared_seed - first.shared_seed): run for run in complete}
 
     def values(self, quantity: str) -> Values:
         return {repeat: float(getattr(run, quantity)) for repeat, run in self.complete().items()}
@@ -146,8 +142,9 @@ def _lambda(line: Line, asked: Conclusion, parts: Sequence[Trained]) -> Comparis
     sample = Sample((choice.chosen.lam,) * len(choice.chosen.accuracies))  # one choice by all seeds
     if published not in plateau:
         short = f"is {100 * (choice.best.accuracy - published.accuracy):.2f} points below it"
-        unstable = f"has {published.diverged} diverged trainings, our best {choice.best.diverged}"
-        lost = unstable if published.diverged > choice.best.diverged else short
+        n = published.diverged + len(published.accuracies)
+        unstable = f"diverged in {published.diverged} of {n} trainings, our best in {choice.best.diverged}"
+        lost = unstable if published.diverging > choice.best.diverging else short
         return Comparison(line, DIFFERS, f"{words}; the published lambda {lost}", sample)
     return Comparison(line, UNDECIDED if len(plateau) == len(tried) > 1 else REPRODUCED, words, sample)
 

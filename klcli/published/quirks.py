@@ -78,7 +78,7 @@ def _averages(layer: BatchNorm) -> list[np.ndarray]:
 
 
 def by_itself(split: Split) -> Split:
-    """Return the split, each pixel of whose images has mean 0 and deviation 1 over them."""
+    """Return the split standardised by its own images: each pixel has mean 0 and deviation 1 over them."""
     mean, inverse_std = standardisation(split.images, split.rows)
     return replace(split, mean=mean, inverse_std=inverse_std)
 

@@ -58,8 +58,8 @@ def require_settings(config: TrainConfig) -> None:
 def override(config: TrainConfig, own: Mapping[str, Any]) -> TrainConfig:
     """Return a config with the user's own settings, by key.
 
-    Settings that suit the old value of one return to their defaults: with --cycles or the length of one, the preset's
-    epochs.
+    Settings that suit the old value of one return to their defaults: --cycles, --step-epochs and --step-size, for
+    example, drop the preset's epochs.
     """
     dropped = [BELONGING[name] for name in own if BELONGING.get(name, name) not in own]
     if own.keys() & {"step_epochs", "step_size"}:

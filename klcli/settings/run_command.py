@@ -24,7 +24,7 @@ def database_option(db: Path) -> list[str]:
 
 
 def in_database(command: str, db: Path) -> str:
-    """Return the stored command of a study with `db`, into which it may have been merged, if it names no database."""
+    """Return the stored command of a study, with `--db` added if it names none: it may have been merged into `db`."""
     is_silent = command.startswith("klcli ") and "--db" not in command
     return f"{command} {command_text(database_option(db))}".rstrip() if is_silent else command
 

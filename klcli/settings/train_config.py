@@ -169,7 +169,7 @@ class TrainConfig(Settings):
         if self.mixup and self.batch_size == 1:
             found["mixup"] = "batch_size", "a single image has no partner, omit it"
         if self.dropout and not round(65536 * self.dropout):  # probabilities have 16 bits
-            found["dropout"] = "dropout", "so rarely no unit is dropped, omit it or give at least 1e-5"
+            found["dropout"] = "dropout", "it is rounded to 0, omit it or give at least 1e-5"
         if self.shift <= WEAK_SHIFT and self.contrast <= WEAK_CONTRAST:
             weak = f"--shift and --contrast are not above its limits, {WEAK_SHIFT} and {WEAK_CONTRAST}, omit it"
             found["weak_augmentation"] = "shift", weak

@@ -211,13 +211,10 @@ def splits_of(images: ImagesReference, division: SplitConfig) -> Splits:
 
 
 def execute(
-    tasks: Sequence[StackTask],
-    executor: Executor,
-    *,
-    check: Callable[[], None] = lambda: None,
+    tasks: Sequence[StackTask], executor: Executor, *, check: Callable[[], None] = lambda: None,
     on_progress: Callable[[int, int, float], None] = lambda index, step, best: None,
     on_result: Callable[[int, TrainResult], None] = lambda index, result: None,
-) -> Iterator[StackOutcome]:
+) -> Iterator[StackOutcome]:  # fmt: skip
     """Train every stack and yield the outcomes in the order of completion.
 
     A few times a second, `check` may raise to stop the workers, and `on_progress(index of the task, updates done, best

@@ -14,7 +14,7 @@ from klcli.settings.setting import require, value_of, with_values
 from klcli.settings.split_config import listed
 from klcli.settings.train_config import TrainConfig
 
-RANGE_TEST_DEFAULTS: dict[str, Any] = {  # the weights themselves: their average lags behind eta
+RANGE_TEST_DEFAULTS: dict[str, Any] = {  # no weight average: it lags behind eta
     "eta_min": 1e-5, "eta_max": 1.0, "epochs": 1, "evaluations_per_cycle": 40, "weight_average": 0.0,
 }  # fmt: skip
 RISEN = 0.1  # fraction of its total rise above which the accuracy counts as rising

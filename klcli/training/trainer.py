@@ -155,11 +155,8 @@ class Training:
         """Return the inputs of the next update of a replica besides its network."""
         if self.step == self.budget.total_updates:
             return {}
-        memory = {
-            f"{OPTIMIZER}.{kind}.{name}": array[index]
-            for kind, arrays in self.optimizer.memory.items()
-            for name, array in arrays.items()
-        }
+        kinds = self.optimizer.memory.items()
+        memory = {f"{OPTIMIZER}.{kind}.{name}": one[index] for kind, own in kinds for name, one in own.items()}
         if self.average and self.average.updates:
             memory |= {f"{RAW}.{name}": array for name, array in self.stack.replica(index).state().items()}
         return memory

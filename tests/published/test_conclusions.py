@@ -219,7 +219,7 @@ def test_a_published_lambda_of_which_one_diverged_differs_for_that_reason() -> N
     values["search"][1][0] = {}
     one = concluded(concluding(kind="lambda", experiments=["search"], published=0.02), values)
     assert one.verdict == "differs"
-    assert "; the published lambda has 1 diverged trainings, our best 0" in one.why
+    assert "; the published lambda diverged in 1 of 3 trainings, our best in 0" in one.why
 
 
 # ---------------------------------------------------------------- spread

@@ -87,6 +87,37 @@ def test_the_printed_interval_decides() -> None:
     assert (cells[5]["number"], cells[5]["published"], cells[5]["ours"]) == ("gap", "< 0.3000", "0.1000")
 
 
+CHAINS = """
+report = "009"
+course = "c"
+date = "d"
+summary = "s"
+[[experiments]]
+name = "coarse"
+study = "search"
+is_chain = true
+rows = [{ row = "009-1", lam = 0.1, test_accuracy = 0.5 }]
+[[experiments]]
+name = "fine"
+study = "search"
+is_chain = true
+rows = [{ row = "009-2", lam = 0.2, test_accuracy = 0.5 }]
+"""
+
+
+def test_the_first_search_of_a_chain_begins_with_fresh_weights() -> None:
+    document = parse("009", CHAINS)
+    [study] = planned(document, 1)
+    runs = {one: run(i, one, test_accuracy=0.5) for i, one in enumerate(study.configs)}
+    of_runs = evidence({study.method: runs})
+    conditions = Terms("cifar10", True, "a" * 64, 1)
+    found = Reproduction(document, conditions, compare(document, of_runs, None), of_runs, [1])
+    captions = [chart().caption for _, _, chart in pictures(found, lambda run: ())]
+    assert [caption.rpartition("; ")[2] for caption in captions] == [
+        "only the first lambda starts from fresh weights", "no lambda starts from fresh weights"
+    ]  # fmt: skip
+
+
 def test_what_cannot_vary_is_said() -> None:
     rest = "where nothing but the weights is random, the seeds are those of the weights"
     for order, is_said in (("true", False), ("false", True)):

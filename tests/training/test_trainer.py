@@ -62,6 +62,7 @@ def test_the_same_config_twice_gives_the_same_bits(splits: Splits, dtype: str) -
         ({"split": SplitConfig(validation_batches=(2,), subset=100)}, {"split.validation": 9}),
         ({"step_size": 3}, {"step_epochs": 1.0}),
         ({"schedule": "one-cycle"}, {"step_epochs": 1.0, "step_size": 7, "cycles": 3}),
+        ({"schedule": "one-cycle", "evaluations_per_cycle": 3}, {"step_epochs": 1.0, "step_size": 7, "cycles": 3}),
     ],
     ids=[
         "without BN",
@@ -74,6 +75,7 @@ def test_the_same_config_twice_gives_the_same_bits(splits: Splits, dtype: str) -
         "batch files",
         "n_s",
         "length in epochs",
+        "evaluations of the whole training",
     ],
 )
 def test_settings_without_an_effect_change_no_bit(

@@ -101,7 +101,7 @@ def fetch(
 
             fetched = fetching.fetch(address, destination, progress, expected)
     invocation.result(f"{path_text(fetched.path)}  ({'official' if fetched.official else 'not an official'} copy)")
-    # Without --db, this command does not know the database of the next one.
+    # This command has no --db: the next one uses the database of KLCLI_DB, or the default.
     replace(invocation, db=database_in_use()).then("data info", "train --hidden 50 30 20 --bn")
     document = {"path": path_text(fetched.path), "url": address, "layout": fetched.layout, "official": fetched.official}
     invocation.document("data fetch", document | {"md5": fetched.md5, "bytes": fetched.path.stat().st_size})

@@ -259,7 +259,7 @@ def rerun(run: Annotated[str, argument("RUN", NAME_HELP)], *, invocation: Invoca
     }[is_same]
     try:
         show_run(invocation, new, "runs rerun", {"same_bits": is_same})
-    finally:  # it raises Diverged
+    finally:  # show_run raises Diverged for a run that diverged
         invocation.result(verdict)
 
 

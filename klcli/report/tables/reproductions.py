@@ -24,7 +24,7 @@ _SEEDS_OF = {
     "all": "", "init": "of the weights alone ", "order": "of all but the weights ",
     "split": "of everything, with validation images of its own each, ",
 }  # fmt: skip
-_FIXED = {  # where the repeats cannot differ so
+_FIXED = {  # the note if the repeats of a training cannot vary as asked
     "order": "where nothing but the weights is random, the seeds are those of the weights",
     "split": "validation on whole batch files is the same for every seed",
 }
@@ -129,14 +129,10 @@ def reproduction_document(found: Reproduction, notes: Sequence[str], paths: Sequ
     own = {key: getattr(found.report, key) for key in ("name", "number", "course", "date", "conditions")}
     return {
         "report": own | {"rows": list(found.report.rows)},
-        "terms": asdict(found.terms),
-        "marks": found.terms.marks,
-        "counts": counts(found.comparisons),
+        "terms": asdict(found.terms), "marks": found.terms.marks, "counts": counts(found.comparisons),
         "lines": [_line_document(one, found) for one in found.comparisons],
-        "notes": list(notes),
-        "studies": list(found.studies),
-        "pictures": list(paths),
-    }
+        "notes": list(notes), "studies": list(found.studies), "pictures": list(paths),
+    }  # fmt: skip
 
 
 def _line_document(one: Comparison, found: Reproduction) -> dict[str, Any]:
