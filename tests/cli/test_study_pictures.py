@@ -1,5 +1,6 @@
 """The figures of studies, drawn from stored runs: of a search with its final training, a sweep and a reproduction."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +75,22 @@ def test_curves_show_every_method(here: Klcli, studies: Path) -> None:
     trained = [run for study in (3, 4, 5) for run in store.studies.members(study)]
     assert len({run.config for run in trained}) < len(trained)
     assert path.stem.endswith(f"-n{len(trained)}-curves")
+
+
+def test_repeats_are_one_of_the_curves_that_fit_into_a_picture(
+    here: Klcli, studies: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """101 repeats of one network were refused, by the command that their training shows; and so was a page of 120."""
+    monkeypatch.setattr("klcli.report.pictures.MOST_CURVES", 1)
+    assert [run["id"] for run in read(studies, "SELECT id FROM runs WHERE study_id = 2")] == [5, 6]  # repeats
+    for view in (["--study", "2", "--plot", "curves"], ["--run", "5-6", "--plot", "curves"]):
+        succeeded(here("report", *view))
+    succeeded(here("report", "--html", "p.html", "--where", "study_id = 2"))
+    assert re.search('alt="run (5 6|6 5) curves"', (studies / "p.html").read_text(encoding="utf-8"))
+    message = refused(here("report", "--run", "4-6", "--plot", "curves"), 2)
+    assert message.endswith("--plot curves: 2 settings do not fit into one picture, give --limit or --run")
+    message = refused(here("report", "--study", "1", "--plot", "curves"), 2)
+    assert message.endswith("with more than 1 curves; choose one of training, lambda")
 
 
 @pytest.mark.usefixtures("unrendered")
