@@ -84,9 +84,10 @@ class Painter:
             too_many = f"--plot curves: {n} settings do not fit into one picture, give --limit or --run"
             require(n <= MOST_CURVES, too_many)
             return self._curves(runs)
-        found: list[tuple[Sequence[Run], Sequence[Run]]] = []
+        found: list[Sequence[Sequence[Run]]] = []
         if view.is_chosen and len(runs) > 2:
-            found = [pair for pair in curves.bn_pairs(runs) if sum(map(len, pair)) == len(runs)]
+            both = [[run for run in runs if run.config.batch_norm is is_bn] for is_bn in (False, True)]
+            found = [both] if len(curves.repeats(runs)) == 2 and curves.bn_pairs(runs) else []
         elif pair := curves.bn_pair([run for run in runs if run.epochs_done]):
             found = [(pair[:1], pair[1:])]
         what = "one run without and one with BN of the same widths on the same images, name exactly two with --run"

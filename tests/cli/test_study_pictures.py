@@ -104,6 +104,16 @@ def test_repeats_without_and_with_bn_are_named_by_their_numbers(here: Klcli, stu
     assert (studies / "four.svg").exists()
 
 
+def test_repeats_without_and_with_bn_are_drawn_without_those_that_diverged(here: Klcli, studies: Path) -> None:
+    found = read(studies, "SELECT id FROM runs WHERE study_id >= 3 AND sigma = 0.1 ORDER BY batch_norm, id")
+    numbers = [run["id"] for run in found]
+    change(studies, f"UPDATE runs SET state = 'diverged' WHERE id = {numbers[1]}")
+    succeeded(here("report", "--run", *map(str, numbers), "--plot", "bn", "--to", "bn.svg"))
+    drawn = (studies / "bn.svg").read_text(encoding="utf-8")
+    assert f"without run {numbers[1]}, diverged" in drawn
+    assert f"without BN (run {numbers[0]})" in drawn and f"(runs {numbers[2]}-{numbers[3]})" in drawn
+
+
 @pytest.mark.parametrize(("suffix", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_a_figure_of_a_reproduction_has_the_format_of_its_name(
     here: Klcli, studies: Path, suffix: str, magic: bytes
