@@ -228,29 +228,31 @@ class _Work:
         parts = [[configs[position] for position in part] for part in stacks(configs)]
         workers = max(1, min(self.setup.jobs or cores(), len(parts)))
         ends = [STUDY_SECONDS] * workers
-        for part in parts:  # each begins where a worker is free first
-            heapq.heapreplace(ends, ends[0] + self._seconds(part, workers))
+        for part, own in zip(parts, self.setup.cores_of(len(parts)), strict=True):
+            # Each begins where a worker is free first.
+            heapq.heapreplace(ends, ends[0] + self._seconds(part, workers, own))
         return max(ends) if parts else 0.0
 
-    def _seconds(self, configs: Sequence[TrainConfig], workers: int = 0) -> float:
-        """Estimate the seconds of one stack, while so many workers train; alone if 0."""
+    def _seconds(self, configs: Sequence[TrainConfig], workers: int = 1, own: int | None = None) -> float:
+        """Estimate the seconds of one stack on its own cores, while so many workers train; by default, it is alone."""
+        own = own or (1 if self.setup.jobs == 1 or self.setup.threads > 1 else cores())
         few = [replace(without_seeds(one), epochs=3, cycles=1, step_epochs=10, step_size=None) for one in configs]
-        key = len(few), replace(few[0], lam=0.0), workers
+        key = len(few), replace(few[0], lam=0.0), workers, own
         if key not in self.speeds:
-            self.speeds[key] = self._speed(few, workers)
+            self.speeds[key] = self._speed(few, workers, own)
         return self.speeds[key] * budget_of(configs[0]).total_updates
 
-    def _speed(self, few: Sequence[TrainConfig], workers: int) -> float:
+    def _speed(self, few: Sequence[TrainConfig], workers: int, own: int) -> float:
         """Measure the seconds per update, by trials of a few epochs on at most SAMPLE images.
 
         As many trials at once as there are workers, because these share the caches and the memory of the machine.
         """
         n = min(few[0].split.sizes()[0], SAMPLE)
-        sample, own = replace(few[0].split, subset=n), 1 if workers > 1 or self.setup.jobs == 1 else cores()
-        images, trial = split(self.runner.dataset, sample), [replace(one, split=sample) for one in few]
-        with ThreadPoolExecutor(workers or 1) as pool:
+        trial = [replace(one, split=replace(one.split, subset=n)) for one in few]
+        images = split(self.runner.dataset, trial[0].split)
+        with ThreadPoolExecutor(workers) as pool:
             work = partial(train, trial, images, evaluate_test=False, cores=own)
-            trials = [pool.submit(work) for _ in range(workers or 1)]
+            trials = [pool.submit(work) for _ in range(workers)]
         # The first epoch includes the preparation.
         epochs = [epoch.seconds for one in trials for epoch in one.result()[0].epochs[1:]]
         return fmean(epochs or [0.0]) / budget_of(trial[0]).updates_per_epoch

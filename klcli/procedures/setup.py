@@ -21,6 +21,7 @@ from klcli.studies.executors import WorkersLost
 from klcli.text import one_line, path_text, storable
 from klcli.training.blas_check import check_blas
 from klcli.training.budget import budget_of
+from klcli.training.cores import cores
 from klcli.training.environment import pin_threads
 from klcli.training.result import EpochMetrics
 
@@ -67,6 +68,13 @@ class Setup:
         with pin_threads(self.threads if threads is None else threads):
             check_blas()
             yield
+
+    def cores_of(self, stacks: int) -> list[int]:
+        """Return the number of cores for each of so many stacks, which are trained together."""
+        workers = min(jobs := self.jobs or cores(), stacks)
+        # A core without a stack of its own helps one that has. Those of Dask's workers are not known here.
+        helped = 0 if self.threads > 1 or self.executor else min(jobs - workers, workers)
+        return [2] * helped + [1] * (stacks - helped)
 
     def prepare_engine(self) -> None:
         """Begin to load, or to compile, the code that trains, while this thread opens the images."""

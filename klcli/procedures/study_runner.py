@@ -95,16 +95,12 @@ class StudyRunner:
             runs = f"{n} run{'s' * (n > 1)} of study {earlier.id} {'were' if n > 1 else 'was'}"
             self.setup.observer.warn(f"{runs} trained with {changed}: the bits of the others can differ")
         images = ImagesReference.of(self.dataset, self.setup.data)
-        jobs = self.setup.jobs or cores()
-        workers, threads = min(jobs, len(missing)), self.setup.threads
-        # A core without a stack of its own helps one that has. Those of Dask's workers are not known here.
-        helped = 0 if threads > 1 or self.setup.executor else min(jobs - workers, workers)
-        cores_of = [2] * helped + [1] * (len(missing) - helped)
+        jobs, threads = self.setup.jobs or cores(), self.setup.threads
         tasks = [
             StackTask(
                 part, tuple(plan[p] for p in part), images, evaluate_test, threads, is_chain=is_chain, cores=n,
                 quirks=tuple(quirks.values()))
-            for part, n in zip(missing, cores_of, strict=True)
+            for part, n in zip(missing, self.setup.cores_of(len(missing)), strict=True)
         ]  # fmt: skip
         with (
             # No run is recorded before a worker is available, and until then a signal ends the process at once.

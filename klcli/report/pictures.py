@@ -28,7 +28,7 @@ from klcli.training.networks import WHITENING
 Drawing = Callable[[str, Look], bytes]  # returns a file with this suffix
 Named = tuple[str, Callable[[], Chart]]  # the stem of a file, and the function that gathers its chart
 NAMED_RUNS = 30  # in the name of a file, which may have 255 characters
-MOST_CURVES = 100  # runs in one picture
+MOST_CURVES = 100  # in one picture, each of a setting
 
 
 def planned(store: Store, view: View, selection: Selection, data: str | None) -> list[tuple[Path, Callable[[], bytes]]]:
@@ -80,12 +80,14 @@ class Painter:
         if kind == "training":
             return self._training(_single(view, kind))
         if kind == "curves":
-            too_many = f"--plot curves: {len(runs)} runs do not fit into one picture, give --limit or --run"
-            require(len(runs) <= MOST_CURVES, too_many)
+            n = len(curves.repeats(runs))
+            too_many = f"--plot curves: {n} settings do not fit into one picture, give --limit or --run"
+            require(n <= MOST_CURVES, too_many)
             return self._curves(runs)
-        found: list[tuple[Sequence[Run], Sequence[Run]]] = []
+        found: list[Sequence[Sequence[Run]]] = []
         if view.is_chosen and len(runs) > 2:
-            found = [pair for pair in curves.bn_pairs(runs) if sum(map(len, pair)) == len(runs)]
+            both = [[run for run in runs if run.config.batch_norm is is_bn] for is_bn in (False, True)]
+            found = [both] if len(curves.repeats(runs)) == 2 and curves.bn_pairs(runs) else []
         elif pair := curves.bn_pair([run for run in runs if run.epochs_done]):
             found = [(pair[:1], pair[1:])]
         what = "one run without and one with BN of the same widths on the same images, name exactly two with --run"
@@ -126,7 +128,7 @@ class Painter:
 
         sweep: list[Named] = [(f"study-{study.id:06d}-sigma", partial(self._gathered, sigma_curves, runs))]
         return {
-            "curves": lambda: self._curves(runs) if 0 < len(runs) <= MOST_CURVES else [],
+            "curves": lambda: self._curves(runs) if 0 < len(curves.repeats(runs)) <= MOST_CURVES else [],
             "training": lambda: published("training") or self._training(self._final(study) or evaluated),
             "bn": lambda: published("bn") or [self._bn(*pair) for pair in curves.bn_pairs(evaluated)],
             "lambda": lambda: published("lambda") or self._search(study),

@@ -92,6 +92,8 @@ class Selection(Settings):
         other_state = self.state not in (None, "complete") and not self.list_all
         complete = f"{''.join(views)} shows complete runs, --state {self.state} goes with --list"
         require(not (views and other_state), complete)
+        ranks = f"--html and --state {self.state}: the page ranks complete runs, for these alone give"
+        require(self.html is None or not self.is_list, f"{ranks} --where \"state = '{self.state}'\"")
         both = f"--dataset {self.dataset} and --images-of {self.images_of}: give one of them"
         require(self.dataset is None or self.images_of is None, both)
         a_study = f"--study {self.study!r}: give the number of a study, as 3, -1 for the newest one, or `last`"
@@ -113,7 +115,7 @@ class Selection(Settings):
             require(not views or bool(self.runs), whole)
             others = self._given(("sort", "plot", *OF_PICTURES, "format"))
             require(not others, f"--html: {_listed(others)} has no effect on the page, omit it")
-        elif self.runs or self.study is not None or self.gradchecks:
+        if self.runs or self.study is not None or self.gradchecks:
             which = "the named runs" if self.runs else "one study" if self.study is not None else "the latest check"
             require(not given, f"{views[0]} shows {which}, {_listed(given)} cannot select among them: omit it")
         elif self.group_by:

@@ -6,13 +6,14 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
-from command import Klcli, Rows
+from command import Klcli, Rows, succeeded
 from PIL import Image
 
 from klcli import Lab
@@ -28,6 +29,7 @@ from klcli.settings.procedures import SearchSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.training.budget import budget_of
 from klcli.training.result import TrainResult
+from klcli.training.trainer import train
 
 FEW = ("--data", "synthetic", "--subset", "200", "--epochs", "1", "--trials", "2", "--jobs", "1")
 FIGURES = ("curves-1", "curves-2", "lambda", "final", "sigma")
@@ -75,7 +77,7 @@ class Speeds(dict[Any, float]):
     def __contains__(self, key: object) -> bool:
         return True
 
-    def __missing__(self, key: tuple[int, Any, int]) -> float:
+    def __missing__(self, key: tuple[int, Any, int, int]) -> float:
         return key[0] / 1000
 
 
@@ -87,6 +89,30 @@ def test_the_estimate_gives_each_stack_to_the_worker_that_is_free_first() -> Non
     assert work._together(lambdas) == pytest.approx(STUDY_SECONDS + (3 + 3) / 1000 * 3600)
     assert work._together(lambdas[:8]) == pytest.approx(STUDY_SECONDS + 4 / 1000 * 3600)
     assert work._together([]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--jobs", "4"], {(1, 2), (4, 2)}),  # 8 lambdas are 2 stacks of 4, and each has a core that is free
+        (["--jobs", "3"], {(1, 2), (4, 1), (4, 2)}),
+        (["--jobs", "2"], {(1, 2), (4, 1)}),
+        (["--jobs", "4", "--threads", "2"], {(1, 1), (4, 1)}),
+    ],
+)
+def test_a_speed_is_measured_on_the_cores_of_the_training(
+    here: Klcli, monkeypatch: pytest.MonkeyPatch, options: list[str], expected: set[tuple[int, int]]
+) -> None:
+    measured = set[tuple[int, int]]()  # networks in a trial, and its cores
+
+    def recording(configs: Sequence[TrainConfig], *images: Any, cores: int, **how: Any) -> list[TrainResult]:
+        measured.add((len(configs), cores))
+        return train(configs, *images, cores=cores, **how)
+
+    monkeypatch.setattr("klcli.procedures.assignment.train", recording)
+    monkeypatch.setattr("klcli.procedures.assignment.cores", lambda: 2)
+    succeeded(here("assignment", "--dry-run", *FEW[:-4], "--trials", "8", "--edition", "a2-2019", *options))
+    assert measured == expected
 
 
 def test_a_folder_with_other_files_is_refused_before_any_work(here: Klcli, refused: Any, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
-from command import Klcli, Refused, succeeded
+from command import Klcli, Refused, change, succeeded
 
 from klcli.report.page.page import Section, picture, render, table
 from klcli.report.plots.chart import GREY, Chart, Line, Panel
@@ -114,6 +114,19 @@ def test_a_filter_leaves_out_the_studies_without_a_run_that_it_keeps(here: Klcli
     assert studies("--tagged", "thesis") == ["Study 1"]
     assert studies("--where", "id > 2") == ["Study 2"]
     assert studies("--dataset", "synthetic") == ["Study 1", "Study 2"]
+
+
+def test_a_page_of_runs_in_another_state_is_refused_with_a_cure_that_works(
+    here: Klcli, refused: Refused, trained: Path, unrendered: None
+) -> None:
+    """The cures were to omit --best, which was not there, and to add --list, which was refused as well."""
+    change(trained, "UPDATE runs SET state = 'diverged', validation_accuracy = NULL WHERE id = 2")
+    [condition] = re.findall('--where "(.*)"', refused(here("report", "--html", "x.html", "--state", "diverged"), 2))
+    succeeded(here("report", "--html", "x.html", "--where", condition))
+    assert re.findall(r"<summary>Run (\d+):", (trained / "x.html").read_text(encoding="utf-8")) == ["2"]
+    succeeded(here("report", "--html", "x.html", "--state", "complete"))
+    omitted = "--run shows the named runs, --state cannot select among them: omit it"
+    refused(here("report", "--html", "x.html", "--state", "diverged", "--run", "1-3", "--db", "none.db"), 2, omitted)
 
 
 def test_the_page_is_whole_and_loads_nothing(page: Path) -> None:

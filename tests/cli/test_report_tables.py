@@ -64,6 +64,25 @@ def test_the_list_has_all_states_the_newest_first(here: Klcli, mixed: Path) -> N
     assert numbers(here("report", "--list", "--sort", "lambda:desc", "--format", "csv")) == [1, 2, 3]
 
 
+def test_a_column_to_sort_by_is_shown_once_and_as_in_other_tables(here: Klcli, trained: Path) -> None:
+    """An optional one was there twice, and losses that differ in the third decimal were equal."""
+    change(trained, "UPDATE runs SET test_loss = 1.3097 + 0.0006 * (id - 1), sigma = 0.1, tags = 'a', note = 'b',"
+           " origin = 'c', origin_run = 7")  # fmt: skip
+
+    def columns(*options: str) -> dict[str, tuple[str, ...]]:
+        text = succeeded(here("report", "--format", "markdown", *options)).stdout
+        lines = [line.strip("| ").split("|") for line in text.splitlines() if line.startswith("|")]
+        found = [tuple(map(str.strip, column)) for column in zip(*lines, strict=True)]
+        assert len({title for title, *_ in found}) == len(found)
+        return {title: tuple(cells) for title, _, *cells in found}
+
+    usual = {*columns()}
+    for name in ("sigma", "tags", "note", "origin", "origin_run", "lambda", "seconds", "hidden"):
+        assert {*columns("--sort", name)} - usual == ({"hidden"} if name == "hidden" else set())
+    assert columns("--sort", "test_loss")["test loss"] == ("1.3097", "1.3103", "1.3109")
+    assert columns("--sort", "eta_max")["eta max"] == ("0.1", "0.1", "0.1")
+
+
 def test_the_title_of_a_list_is_about_its_own_runs(here: Klcli, mixed: Path) -> None:
     """It counted the runs of the database beside the images of those in the list, or named a subset twice."""
     found = {

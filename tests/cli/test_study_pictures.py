@@ -1,5 +1,6 @@
 """The figures of studies, drawn from stored runs: of a search with its final training, a sweep and a reproduction."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +77,22 @@ def test_curves_show_every_method(here: Klcli, studies: Path) -> None:
     assert path.stem.endswith(f"-n{len(trained)}-curves")
 
 
+def test_repeats_are_one_of_the_curves_that_fit_into_a_picture(
+    here: Klcli, studies: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """101 repeats of one network were refused, by the command that their training shows; and so was a page of 120."""
+    monkeypatch.setattr("klcli.report.pictures.MOST_CURVES", 1)
+    assert [run["id"] for run in read(studies, "SELECT id FROM runs WHERE study_id = 2")] == [5, 6]  # repeats
+    for view in (["--study", "2", "--plot", "curves"], ["--run", "5-6", "--plot", "curves"]):
+        succeeded(here("report", *view))
+    succeeded(here("report", "--html", "p.html", "--where", "study_id = 2"))
+    assert re.search('alt="run (5 6|6 5) curves"', (studies / "p.html").read_text(encoding="utf-8"))
+    message = refused(here("report", "--run", "4-6", "--plot", "curves"), 2)
+    assert message.endswith("--plot curves: 2 settings do not fit into one picture, give --limit or --run")
+    message = refused(here("report", "--study", "1", "--plot", "curves"), 2)
+    assert message.endswith("with more than 1 curves; choose one of training, lambda")
+
+
 @pytest.mark.usefixtures("unrendered")
 def test_repeats_without_and_with_bn_are_named_by_their_numbers(here: Klcli, studies: Path, refused: Refused) -> None:
     found = read(studies, "SELECT id FROM runs WHERE study_id >= 3 AND sigma = 0.1 ORDER BY batch_norm, id")
@@ -85,6 +102,16 @@ def test_repeats_without_and_with_bn_are_named_by_their_numbers(here: Klcli, stu
     message = refused(here("report", "--run", *numbers, "1", "--plot", "bn"), 2)
     assert message.endswith("or the repeats of both, whose other settings are equal")
     assert (studies / "four.svg").exists()
+
+
+def test_repeats_without_and_with_bn_are_drawn_without_those_that_diverged(here: Klcli, studies: Path) -> None:
+    found = read(studies, "SELECT id FROM runs WHERE study_id >= 3 AND sigma = 0.1 ORDER BY batch_norm, id")
+    numbers = [run["id"] for run in found]
+    change(studies, f"UPDATE runs SET state = 'diverged' WHERE id = {numbers[1]}")
+    succeeded(here("report", "--run", *map(str, numbers), "--plot", "bn", "--to", "bn.svg"))
+    drawn = (studies / "bn.svg").read_text(encoding="utf-8")
+    assert f"without run {numbers[1]}, diverged" in drawn
+    assert f"without BN (run {numbers[0]})" in drawn and f"(runs {numbers[2]}-{numbers[3]})" in drawn
 
 
 @pytest.mark.parametrize(("suffix", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])

@@ -237,8 +237,12 @@ def test_pairs_of_a_study_are_alike_in_all_but_bn_and_seed() -> None:
     ]
     [(without, with_bn)] = bn_pairs(runs)
     assert ([run.id for run in without], [run.id for run in with_bn]) == ([0, 4], [2, 5])
-    [(without, _)] = bn_pairs([replace(runs[0], state="diverged"), *runs[1:]])
-    assert [run.id for run in without] == [4]
+    [(plain, with_bn)] = bn_pairs([replace(runs[0], state="diverged"), *runs[1:]])
+    again = replace(runs[4], id=6)  # with the same seed
+    for own, left in ((plain, "run 0, diverged"), ([*plain, again], "run 0, diverged, run 6, with settings and")):
+        chart = bn_overlay(own, with_bn, {run.id: epochs(s100=run.id / 10) for run in (*own, *with_bn)})
+        assert lines_of(chart)["loss", "validation, without BN (run 4)"].y == pytest.approx([0.4])
+        assert f"; without {left}" in chart.caption
 
 
 def test_the_training_overlay_has_a_colour_for_each_setting_and_a_style_for_each_split() -> None:

@@ -166,11 +166,8 @@ def overlay(runs: Runs, epochs: Epochs, splits: Sequence[str] = ()) -> Chart:
     """
     splits = splits or ("validation",)
     measured, empty = [run for run in runs if epochs[run.id]], [run for run in runs if not epochs[run.id]]
-    groups, is_one = [complete_of(own) for own in repeats(measured)], len(splits) == 1
+    (groups, left), is_one = _drawn(measured), len(splits) == 1
     drawn = [run for run in measured if any(run in own for own in groups)]
-    out, why = [run for run in measured if run not in drawn], {"complete": "with settings and seeds of others"}
-    states = {run.state: [one for one in out if one.state == run.state] for run in out}
-    left = ", ".join(f"{words.run_numbers(own)}, {why.get(state, state)}" for state, own in states.items())
     looks = cycle(chart.LOOKS if is_one else [("", colour) for colour in chart.COLOURS])
     if sorted(own[0].config.batch_norm for own in groups) == [False, True]:
         looks = cycle([("", OF_BN[own[0].config.batch_norm]) for own in groups])
@@ -183,12 +180,16 @@ def overlay(runs: Runs, epochs: Epochs, splits: Sequence[str] = ()) -> Chart:
     missing = f"without any evaluation: {words.run_numbers(empty)}" if empty else ""
     band = BAND if len(drawn) > len(groups) else ""
     what = " and ".join("training" if split == "train" else split for split in splits).capitalize()
-    caption = (_common(drawn) + not_complete(drawn), missing, band, f"without {left}" if left else "")
+    caption = (_common(drawn) + not_complete(drawn), missing, band, left)
     return _chart(f"{what} over update steps{words.subset_words(drawn)}", caption, curves, epochs)
 
 
 def bn_overlay(without: Runs, with_bn: Runs, epochs: Epochs, splits: Sequence[str] = ()) -> Chart:
-    """Gather train and validation curves of one network, or its repeats, without and with BN: a colour for each."""
+    """Gather train and validation curves of one network, or its repeats, without and with BN: a colour for each.
+
+    As in `overlay`, repeats that are not complete are left out if one is.
+    """
+    (without, with_bn), left = _drawn([*without, *with_bn])
     both, first, other = [*without, *with_bn], without[0], with_bn[0]
     curves: list[Curve] = [
         (f"{split}, {name} ({words.run_numbers(runs)})", runs, split, OF_BN[runs is with_bn], STYLES[split])
@@ -201,9 +202,18 @@ def bn_overlay(without: Runs, with_bn: Runs, epochs: Epochs, splits: Sequence[st
     if first.method != other.method:
         also.append(f"{words.method_words(first)} without BN and {words.method_words(other)} with it")
     different = f"also different: {', '.join(also)}" if also else ""
-    caption = (_common(both) + not_complete(both), different, BAND if len(both) > 2 else "")
+    caption = (_common(both) + not_complete(both), different, BAND if len(both) > 2 else "", left)
     title = f"Without and with batch normalisation: {words.network_name(first.config)}{words.subset_words(both)}"
     return _chart(title, caption, curves, epochs)
+
+
+def _drawn(runs: Runs) -> tuple[list[Runs], str]:
+    """Return the runs of each curve, and for the caption those that are left out."""
+    groups, why = [complete_of(own) for own in repeats(runs)], {"complete": "with settings and seeds of others"}
+    out = [run for run in runs if not any(run in own for own in groups)]
+    states = {run.state: [one for one in out if one.state == run.state] for run in out}
+    left = ", ".join(f"{words.run_numbers(own)}, {why.get(state, state)}" for state, own in states.items())
+    return groups, f"without {left}" if left else ""
 
 
 def repeats(runs: Runs) -> list[list[Run]]:
@@ -228,7 +238,7 @@ def bn_pairs(runs: Runs) -> list[tuple[Runs, Runs]]:
     found: dict[tuple[str, TrainConfig], tuple[list[Runs], list[Runs]]] = {}
     for own in repeats(runs):
         alike = own[0].dataset_sha256, replace(without_seeds(own[0].config), batch_norm=True)
-        found.setdefault(alike, ([], []))[own[0].config.batch_norm].append(complete_of(own))
+        found.setdefault(alike, ([], []))[own[0].config.batch_norm].append(own)
     pairs = [[*product(*both)] for both in found.values()]
     return [one for own in pairs for one in [(a, b) for a, b in own if a[0].method == b[0].method] or own[:1]]
 

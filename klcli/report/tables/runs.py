@@ -30,8 +30,9 @@ def ranking_table(runs: Iterable[Run], by: str, descending: bool = True) -> Tabl
     is_best = by.endswith("accuracy") and descending
     order = "" if is_best else ", descending" if descending else ", ascending"
     what = f"{'Best runs' if is_best else 'Runs'} on {first.dataset}, by {by.replace('_', ' ')}{order}"
-    is_shown = by in (column.key for column in _RANKING)
-    extra = columns(f"{by}:", **{by: lambda value: significant(value) if isinstance(value, float) else str(value)})
+    is_shown = by in (column.key for column in (*_RANKING, *_OPTIONAL))
+    number = fraction if by in RESULTS else significant
+    extra = columns(f"{by}:", **{by: lambda value: number(value) if isinstance(value, float) else str(value)})
     title = f"{what}; {words.split_words(first.split)}"
     return _runs_table(title, chain([first], rest), _RANKING, () if is_shown else extra)
 
