@@ -68,8 +68,8 @@ def view(store: Store, selection: Selection) -> View:
         store.runs.require_column(order.column)
     if selection.is_list and (order is None or order.column not in RESULTS):
         if selection.dataset is not None:
-            mine = _choose_images(image_sets(store, RunFilter()), selection.dataset)
-            chosen = replace(chosen, dataset_sha256=mine.dataset_sha256)
+            called = _images_called(image_sets(store, RunFilter()), selection.dataset)
+            chosen = replace(chosen, images=tuple(one.dataset_sha256 for one in called))
         return _listed(store, selection, chosen, order or NEWEST_FIRST)
     return _ranking(store, selection, chosen, order or BEST_FIRST)
 
@@ -82,7 +82,7 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order
             notes = [f"{store.path} holds no complete run yet: begin with `{FIRST_COMMAND}`"]
             notes += [f"`klcli report --list` shows those in other states: {states_words(counts)}"] * bool(counts)
         return View(notes=notes, document={"dataset": None, "runs": []})
-    mine = _choose_images(found, selection.dataset)
+    mine, *_ = _images_called(found, selection.dataset)
     chosen, hints = chosen.on_images_of(mine), _others(found, mine, selection)
     every = replace(chosen, as_configured=None)
     if selection.is_list:
@@ -149,10 +149,9 @@ def image_sets(store: Store, chosen: RunFilter) -> list[ImageSet]:
     return found
 
 
-def _choose_images(found: Sequence[ImageSet], wanted: str | None) -> ImageSet:
-    for one in found:
-        if one.is_called(wanted):
-            return one
+def _images_called(found: Sequence[ImageSet], wanted: str | None) -> list[ImageSet]:
+    if called := [one for one in found if one.is_called(wanted)]:
+        return called
     known = dict.fromkeys(f"{one.dataset} ({one.dataset_sha256[:8]})" for one in found)
     raise ConfigError(f"--dataset {wanted!r}: no such run on it, there are {', '.join(known)}")
 

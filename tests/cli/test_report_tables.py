@@ -64,6 +64,20 @@ def test_the_list_has_all_states_the_newest_first(here: Klcli, mixed: Path) -> N
     assert numbers(here("report", "--list", "--sort", "lambda:desc", "--format", "csv")) == [1, 2, 3]
 
 
+def test_a_list_has_the_runs_on_all_images_of_a_name(here: Klcli, trained: Path) -> None:
+    """Those on a changed copy have the same name; a list ranks nothing."""
+
+    def listed(dataset: str) -> list[int]:
+        return numbers(here("report", "--list", "--dataset", dataset, "--format", "csv"))
+
+    change(trained, "UPDATE runs SET dataset_sha256 = 'a' || id || 'b' WHERE id < 3")
+    change(trained, "UPDATE runs SET dataset = 'cifar10' WHERE id = 1")
+    assert listed("synthetic") == [3, 2]
+    assert (listed("cifar10"), listed("a2")) == ([1], [2])
+    assert listed("a") == [2, 1]
+    assert json.loads(here("report", "--list", "--dataset", "a", "--limit", "1", "--json").stdout)["total"] == 2
+
+
 def test_the_title_of_a_list_is_about_its_own_runs(here: Klcli, mixed: Path) -> None:
     """It counted the runs of the database beside the images of those in the list, or named a subset twice."""
     found = {
