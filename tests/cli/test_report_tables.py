@@ -9,7 +9,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from command import Klcli, Refused, Rows, change, succeeded
+from command import Klcli, Refused, Rows, change, read, succeeded
 
 from klcli.settings.selection import Selection
 
@@ -256,6 +256,23 @@ def test_groups(here: Klcli, trained: Path, rows: Rows) -> None:
     assert both[0]["validation_accuracy_std"] == pytest.approx(abs(accuracies[1] - accuracies[2]) / 2**0.5)
     assert (both[1]["validation_accuracy_mean"], both[1]["validation_accuracy_std"]) == (accuracies[0], None)
     assert "mixes runs with different lambda, " in here("report", "--group-by", "hidden", "bn").stdout
+
+
+def test_formats_for_programs_have_the_number_of_every_run_of_a_group(here: Klcli, trained: Path, rows: Rows) -> None:
+    [one, *_] = rows("runs")
+    names = [row["name"] for row in read(trained, "SELECT name FROM pragma_table_info('runs')")]
+    names = ", ".join(f'"{name}"' for name in names if name not in ("id", "identity", "config", "seed"))
+    for number in range(10, 40, 2):
+        config = json.dumps(json.loads(one["config"]) | {"seed": number})
+        change(trained, f"INSERT INTO runs (id, config, seed, {names}) SELECT {number}, ?, {number}, {names} FROM runs"
+               " WHERE id = 1", values=[config])  # fmt: skip
+    view = ("report", "--group-by", "lambda", "--where", "id = 1 OR id > 9")
+    expected = ", ".join(map(str, [1, *range(10, 40, 2)]))
+    assert expected not in here(*view).stdout and "and 8 more" in here(*view).stdout
+    [row] = csv.DictReader(io.StringIO(here(*view, "--format", "csv").stdout))
+    [same] = json.loads(here(*view, "--format", "json").stdout)["rows"]
+    [again] = json.loads(here(*view, "--json").stdout)["groups"]
+    assert row["runs"] == same["runs"] == again["runs"] == expected
 
 
 @pytest.mark.parametrize(
