@@ -78,7 +78,7 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order
     found = image_sets(store, chosen)
     if not found:
         counts, notes = store.runs.count_by_state(), [NO_MATCH]
-        if not counts.get(chosen.state or "complete"):
+        if not counts or (chosen.state == "complete" and not counts.get("complete")):
             notes = [f"{store.path} holds no complete run yet: begin with `{FIRST_COMMAND}`"]
             notes += [f"`klcli report --list` shows those in other states: {states_words(counts)}"] * bool(counts)
         return View(notes=notes, document={"dataset": None, "runs": []})

@@ -106,6 +106,8 @@ def test_filters(here: Klcli, trained: Path) -> None:
     nothing = here("report", "--where", "seed = 99")
     assert (nothing.returncode, nothing.stdout) == (0, "no run matches these filters\n")
     assert here("report", "--list", "--state", "failed").stdout == nothing.stdout
+    # Sorted by a result, a list is a ranking as well.
+    assert here("report", "--state", "diverged", "--sort", "validation").stdout == nothing.stdout
 
 
 @pytest.mark.parametrize(
