@@ -111,6 +111,17 @@ def test_filters(here: Klcli, trained: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "view", ["--where 'seed = 99'", "--list --tagged x", "--group-by bn --bn --where 0", "--gradchecks"]
+)
+def test_json_without_a_match_is_json(here: Klcli, trained: Path, view: str) -> None:
+    """It was an empty text, which no program can parse."""
+    done = succeeded(here("report", *shlex.split(view), "--format", "json"))
+    document = json.loads(done.stdout)
+    assert document["rows"] == []
+    assert document["notes"] == here("report", *shlex.split(view)).stdout.splitlines() != []
+
+
+@pytest.mark.parametrize(
     ("args", "named"),
     [
         (["--where", "lambda <"], "--where 'lambda <'"),
