@@ -75,6 +75,7 @@ def test_a_page_of_some_runs_has_these_alone(here: Klcli, trained: Path, unrende
     text = (trained / "two.html").read_text(encoding="utf-8")
     assert re.findall(r"<summary>Run (\d+):", text) == ["3", "1"]  # the newest first
     assert here("report", "--html", "x.html", "--run", "9").returncode == 4
+    assert here("report", "--html", "x.html", "--run", "1", "--where", "id = 1").returncode == 2
     assert not (trained / "x.html").exists()
     assert here("report", "--html", "results").returncode == 2
 

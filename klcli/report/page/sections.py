@@ -41,8 +41,7 @@ class Sections:
         self._chosen = view(store, replace(selection, html=None)) if selection.runs else None
         if self._chosen is not None:
             own = f"id IN ({', '.join(str(run.id) for run in self._chosen.runs)})"
-            where = own if selection.where is None else f"({selection.where}\n) AND {own}"
-            selection = replace(selection, runs=(), diff_only=False, where=where)
+            selection = replace(selection, runs=(), diff_only=False, where=own)
         self._store, self._selection, self._say = store, selection, say
         self._painter = Painter(store, data)
         self._conditions = views.conditions(store, selection)
