@@ -15,6 +15,7 @@ from klcli.report.tables.formats import exact_rows
 from klcli.report.tables.runs import RESULTS, comparison_table, list_table, ranking_table
 from klcli.report.tables.table import Table
 from klcli.settings.procedures import MEASURES
+from klcli.settings.run_command import in_database
 from klcli.settings.run_names import LAST
 from klcli.settings.selection import MOST_ROWS, Selection
 from klcli.settings.setting import require
@@ -79,8 +80,9 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order
     if not found:
         counts, notes = store.runs.count_by_state(), [NO_MATCH]
         if not counts or (chosen.state == "complete" and not counts.get("complete")):
-            notes = [f"{store.path} holds no complete run yet: begin with `{FIRST_COMMAND}`"]
-            notes += [f"`klcli report --list` shows those in other states: {states_words(counts)}"] * bool(counts)
+            first, listed = (in_database(one, store.path) for one in (FIRST_COMMAND, "klcli report --list"))
+            notes = [f"{store.path} holds no complete run yet: begin with `{first}`"]
+            notes += [f"`{listed}` shows those in other states: {states_words(counts)}"] * bool(counts)
         return View(notes=notes, document={"dataset": None, "runs": []})
     mine, *_ = _images_called(found, selection.dataset)
     chosen, hints = chosen.on_images_of(mine), _others(found, mine, selection)
@@ -188,7 +190,7 @@ def _listed(store: Store, selection: Selection, chosen: RunFilter, order: Order,
     counted = f"Runs in {store.path}: {states}{words.subset_words(sound)}"
     table, total = list_table(everything, title or counted), store.runs.count(chosen)
     if not table.rows:
-        none_yet = f"{store.path} holds no run yet: begin with `{FIRST_COMMAND}`"
+        none_yet = f"{store.path} holds no run yet: begin with `{in_database(FIRST_COMMAND, store.path)}`"
         return View(notes=[NO_MATCH if store.runs.count_by_state() else none_yet], document={"runs": []})
     notes = _left_out("newest" if order == NEWEST_FIRST else "first", table, total, "runs")
     document = {"runs": [*map(run_document, runs)], "total": total, "notes": notes}
