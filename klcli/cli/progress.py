@@ -244,7 +244,7 @@ class StudyProgress(Observer):
         if self._invocation.is_live:
             self._draw(index, step, best, f"best {best:.4f}" if best else "", visible=True)
         elif now >= self._pace.due:
-            accuracy = f", last validation accuracy {best:.4f}" if best else ""
+            accuracy = f", best validation accuracy {best:.4f}" if best else ""
             self._pace.say(f"{self._title}: {self._forecast.line()}{accuracy}")
 
     def on_outcome(self, outcome: "StackOutcome") -> None:

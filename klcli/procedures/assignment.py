@@ -20,7 +20,7 @@ from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import ENDED, StudyRunner, Untrained
 from klcli.settings.editions import CHECK_LAMBDAS, AssignmentSettings, Edition
 from klcli.settings.procedures import SIGMAS, CheckSettings, SearchSettings
-from klcli.settings.run_command import run_command
+from klcli.settings.run_command import in_database, run_command
 from klcli.settings.run_names import runs_words
 from klcli.settings.sameness import settings_and_seeds, without_seeds
 from klcli.settings.train_config import TrainConfig
@@ -94,7 +94,8 @@ def assignment(setup: Setup, settings: AssignmentSettings) -> Assignment:
             curves = [[*map(work.trained, work.repeated(*configs))] for configs in edition.curves]
             found = work.search()
             if found.choice is None:
-                raise Diverged("every lambda of the search diverged: `klcli report --list` shows the runs")
+                every = in_database("klcli report --list", setup.db)
+                raise Diverged(f"every lambda of the search diverged: `{every}` shows the runs")
             final = [*map(work.trained, work.repeated(replace(edition.final, lam=found.choice.chosen.lam)))]
             sweep = work.sweep()
         except Interrupted as error:

@@ -18,6 +18,7 @@ from klcli.report.plots.chart import SCREEN, Chart, Look
 from klcli.report.plots.reproductions import pictures as figures
 from klcli.report.plots.studies import gradient_errors, lambda_search, sigma_curves
 from klcli.report.views import View
+from klcli.settings.run_command import in_database
 from klcli.settings.selection import OF_GRADIENTS, SINGLE, Selection
 from klcli.settings.setting import require
 from klcli.store.records import Run, Study
@@ -66,7 +67,8 @@ class Painter:
             checks = self._store.gradient_checks.suite()
             require(bool(checks), f"--plot {kind}: there is no gradient check yet, begin with `klcli gradcheck`")
             return [(f"gradcheck-{checks[0].suite:06d}", partial(draw, lambda: gradient_errors(checks)))]
-        require(bool(view.runs), f"--plot {kind}: there is no run to draw, `klcli report --list` shows all")
+        every = in_database("klcli report --list", self._store.path)
+        require(bool(view.runs), f"--plot {kind}: there is no run to draw, `{every}` shows all")
         if kind in SINGLE:
             return [(f"{_stem([run])}-{kind}{end}", self._of_run(run, kind)) for run in _single(view, kind)]
         runs = [*view.runs, *(self._final(view.study) if view.study and kind == "training" else ())]

@@ -15,6 +15,7 @@ from klcli.report.tables.formats import exact_rows
 from klcli.report.tables.runs import RESULTS, comparison_table, list_table, ranking_table
 from klcli.report.tables.table import Table
 from klcli.settings.procedures import MEASURES
+from klcli.settings.run_command import in_database
 from klcli.settings.run_names import LAST
 from klcli.settings.selection import MOST_ROWS, Selection
 from klcli.settings.setting import require
@@ -68,8 +69,8 @@ def view(store: Store, selection: Selection) -> View:
         store.runs.require_column(order.column)
     if selection.is_list and (order is None or order.column not in RESULTS):
         if selection.dataset is not None:
-            mine = _choose_images(image_sets(store, RunFilter()), selection.dataset)
-            chosen = replace(chosen, dataset_sha256=mine.dataset_sha256)
+            called = _images_called(image_sets(store, RunFilter()), selection.dataset)
+            chosen = replace(chosen, images=tuple(one.dataset_sha256 for one in called))
         return _listed(store, selection, chosen, order or NEWEST_FIRST)
     return _ranking(store, selection, chosen, order or BEST_FIRST)
 
@@ -78,11 +79,12 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order
     found = image_sets(store, chosen)
     if not found:
         counts, notes = store.runs.count_by_state(), [NO_MATCH]
-        if not counts.get(chosen.state or "complete"):
-            notes = [f"{store.path} holds no complete run yet: begin with `{FIRST_COMMAND}`"]
-            notes += [f"`klcli report --list` shows those in other states: {states_words(counts)}"] * bool(counts)
+        if not counts or (chosen.state == "complete" and not counts.get("complete")):
+            first, listed = (in_database(one, store.path) for one in (FIRST_COMMAND, "klcli report --list"))
+            notes = [f"{store.path} holds no complete run yet: begin with `{first}`"]
+            notes += [f"`{listed}` shows those in other states: {states_words(counts)}"] * bool(counts)
         return View(notes=notes, document={"dataset": None, "runs": []})
-    mine = _choose_images(found, selection.dataset)
+    mine, *_ = _images_called(found, selection.dataset)
     chosen, hints = chosen.on_images_of(mine), _others(found, mine, selection)
     every = replace(chosen, as_configured=None)
     if selection.is_list:
@@ -149,10 +151,9 @@ def image_sets(store: Store, chosen: RunFilter) -> list[ImageSet]:
     return found
 
 
-def _choose_images(found: Sequence[ImageSet], wanted: str | None) -> ImageSet:
-    for one in found:
-        if one.is_called(wanted):
-            return one
+def _images_called(found: Sequence[ImageSet], wanted: str | None) -> list[ImageSet]:
+    if called := [one for one in found if one.is_called(wanted)]:
+        return called
     known = dict.fromkeys(f"{one.dataset} ({one.dataset_sha256[:8]})" for one in found)
     raise ConfigError(f"--dataset {wanted!r}: no such run on it, there are {', '.join(known)}")
 
@@ -189,7 +190,7 @@ def _listed(store: Store, selection: Selection, chosen: RunFilter, order: Order,
     counted = f"Runs in {store.path}: {states}{words.subset_words(sound)}"
     table, total = list_table(everything, title or counted), store.runs.count(chosen)
     if not table.rows:
-        none_yet = f"{store.path} holds no run yet: begin with `{FIRST_COMMAND}`"
+        none_yet = f"{store.path} holds no run yet: begin with `{in_database(FIRST_COMMAND, store.path)}`"
         return View(notes=[NO_MATCH if store.runs.count_by_state() else none_yet], document={"runs": []})
     notes = _left_out("newest" if order == NEWEST_FIRST else "first", table, total, "runs")
     document = {"runs": [*map(run_document, runs)], "total": total, "notes": notes}

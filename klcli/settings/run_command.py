@@ -19,12 +19,12 @@ def database_in_use() -> Path:
 
 
 def database_option(db: Path) -> list[str]:
-    """Return the option of a stored command that names `db`; none for the default, unless KLCLI_DB replaces that."""
+    """Return the option of a command that names `db`; none for the default, unless KLCLI_DB replaces that."""
     return [] if db == DEFAULT_DATABASE == database_in_use() else ["--db", str(db)]
 
 
 def in_database(command: str, db: Path) -> str:
-    """Return the stored command of a study, with `--db` added if it names none: it may have been merged into `db`."""
+    """Return a command with `db` if it names no database; that of a study may have been merged into this one."""
     is_silent = command.startswith("klcli ") and "--db" not in command
     return f"{command} {command_text(database_option(db))}".rstrip() if is_silent else command
 

@@ -278,6 +278,7 @@ class RunFilter:
     """Conditions on runs; None is no condition. Raises ConfigError for a value of another type."""
 
     dataset_sha256: str | None = None
+    images: tuple[str, ...] = ()  # several dataset_sha256
     splits: tuple[str, ...] = ()  # JSON, as in the column
     state: str | None = None
     batch_norm: bool | None = None
@@ -297,10 +298,9 @@ class RunFilter:
         names = ("dataset_sha256", "state", "batch_norm", "hidden", "seed")
         terms = {f"{name} = ?": stored_value(getattr(self, name)) for name in names} | {'"lambda" = ?': self.lam}
         terms |= {"started_at >= ?": self.since, "instr(' ' || tags || ' ', ' ' || ? || ' ') > 0": self.tag}
-        if len(self.splits) == 1:
-            terms["split = ?"] = self.splits[0]  # with one, the index has the order of the ranking
-        elif self.splits:
-            terms["split IN (SELECT value FROM json_each(?))"] = json.dumps(self.splits)
+        for name, values in {"dataset_sha256": self.images, "split": self.splits}.items():
+            several = {f"{name} IN (SELECT value FROM json_each(?))": json.dumps(values)} if values else {}
+            terms |= {f"{name} = ?": values[0]} if len(values) == 1 else several  # one: in the order of the index
         given = {term: value for term, value in terms.items() if value is not None}
         own = [f"({self.where}\n)"] * (self.where is not None)  # the new line ends a comment in the condition
         return " AND ".join([*given, *own, *[AS_CONFIGURED] * bool(self.as_configured)]) or "1", [*given.values()]

@@ -19,6 +19,7 @@ from sqlite_utils import Database as Tables
 from klcli.errors import ConfigError, StoreError
 from klcli.files import replace
 from klcli.settings.columns import columns as settings_columns
+from klcli.settings.run_command import in_database
 from klcli.settings.train_config import TrainConfig
 from klcli.store import checkpoints
 from klcli.store.connection import Database, measured
@@ -204,8 +205,7 @@ class Runs:
 
     def checkpoint(self, run: Run) -> checkpoints.Checkpoint:
         if run.checkpoint is None:
-            cure = "choose a complete one, `klcli report --list` shows all"
-            raise StoreError(f"run {run.id} is {run.state} and has no checkpoint: {cure}")
+            raise StoreError(f"run {run.id} is {run.state} and has no checkpoint: choose a complete one")
         path = self.file_of(run)
         try:
             return checkpoints.load(path, run, run.checkpoint_sha256)
@@ -213,7 +213,8 @@ class Runs:
             if found := checkpoints.named(path, self.get(run.id).checkpoint_sha256, run):  # it has gone on since then
                 return found
             restored = "restore it from a copy" if path.parent.exists() else "move its folder beside the database"
-            raise StoreError(f"{error}: {restored}, or train again as `klcli report --run {run.id}` shows") from error
+            shown = in_database(f"klcli report --run {run.id}", self._db.path)
+            raise StoreError(f"{error}: {restored}, or train again as `{shown}` shows") from error
 
     def get(self, run_id: int) -> Run:
         for run in self.where("id = ?", [run_id]):
@@ -221,7 +222,8 @@ class Runs:
         raise self.missing(run_id)
 
     def missing(self, which: object) -> StoreError:
-        cure = "`klcli report --list` shows all that are there" if self.count_by_state() else "begin with `klcli train`"
+        every = f"`{in_database('klcli report --list', self._db.path)}` shows all that are there"
+        cure = every if self.count_by_state() else "begin with `klcli train`"
         return StoreError(f"{self._db.path}: there is no run {which}, {cure}")
 
     def epochs(self, run_id: int) -> list[Epoch]:
@@ -232,8 +234,7 @@ class Runs:
         from klcli.training.result import EpochMetrics
 
         return [
-            EpochMetrics(
-                e.epoch, e.step, e.learning_rate, Metrics(e.train_loss, e.train_cost, e.train_accuracy),
+            EpochMetrics(e.epoch, e.step, e.learning_rate, Metrics(e.train_loss, e.train_cost, e.train_accuracy),
                 Metrics(e.validation_loss, e.validation_cost, e.validation_accuracy), e.seconds)
             for e in self.epochs(run_id)
         ]  # fmt: skip
@@ -274,8 +275,7 @@ class Runs:
     def count(self, chosen: RunFilter) -> int:
         condition, parameters = chosen.conditions()
         with self._db.reading_only(chosen.where):
-            [[n]] = self._db.each(f"SELECT count(*) FROM runs WHERE {condition}", parameters)
-        return int(n)
+            return sum(n for [n] in self._db.each(f"SELECT count(*) FROM runs WHERE {condition}", parameters))
 
     def image_sets(self, chosen: RunFilter) -> list[ImageSet]:
         """Return what can be ranked together: synthetic images last, subsets late, recent ones first, the common split.

@@ -87,7 +87,7 @@ def test_a_study_whose_stderr_is_a_file_prints_lines_between_its_stacks(
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     words = "train --data synthetic --subset 2000 --hidden 100 --epochs 30 --repeats 2 --jobs 1"
     done = succeeded(here(*words.split()))
-    line = r"study \d+ train: (\d+) of (\d+) updates, [\d.]+ s left, last validation accuracy 0\.\d{4}"
+    line = r"study \d+ train: (\d+) of (\d+) updates, [\d.]+ s left, best validation accuracy 0\.\d{4}"
     found = [match for text in done.stderr.splitlines() if (match := re.fullmatch(line, text))]
     assert found, done.stderr
     steps = [int(match[1]) for match in found]

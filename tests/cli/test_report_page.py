@@ -75,6 +75,7 @@ def test_a_page_of_some_runs_has_these_alone(here: Klcli, trained: Path, unrende
     text = (trained / "two.html").read_text(encoding="utf-8")
     assert re.findall(r"<summary>Run (\d+):", text) == ["3", "1"]  # the newest first
     assert here("report", "--html", "x.html", "--run", "9").returncode == 4
+    assert here("report", "--html", "x.html", "--run", "1", "--where", "id = 1").returncode == 2
     assert not (trained / "x.html").exists()
     assert here("report", "--html", "results").returncode == 2
 
@@ -178,8 +179,9 @@ def test_a_table_begins_with_what_a_phone_can_show_and_a_long_one_is_folded() ->
 def test_two_data_sets_of_one_name_have_sections_of_their_own(here: Klcli, trained: Path) -> None:
     with contextlib.closing(sqlite3.connect(trained / "results/klcli.db")) as connection, connection:
         connection.execute("UPDATE runs SET dataset_sha256 = ? WHERE id = 1", ["01234567" * 8])
-    assert here("report", "--html", "report.html").returncode == 0
+    assert here("report", "--html", "report.html", "--dataset", "synthetic").returncode == 0
     content = (trained / "report.html").read_text()
+    assert re.findall(r"<summary>Run (\d+):", content) == ["3", "2", "1"]  # the list had those of one set
     identities = re.findall(r' id="([^"]*)"', content)
     assert len(identities) == len({*identities})
     assert re.findall(r' href="#([^"]*)"', content) == identities

@@ -9,7 +9,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from command import Klcli, Refused, Rows, change, succeeded
+from command import Klcli, Refused, Rows, change, read, succeeded
 
 from klcli.settings.selection import Selection
 
@@ -83,6 +83,20 @@ def test_a_column_to_sort_by_is_shown_once_and_as_in_other_tables(here: Klcli, t
     assert columns("--sort", "eta_max")["eta max"] == ("0.1", "0.1", "0.1")
 
 
+def test_a_list_has_the_runs_on_all_images_of_a_name(here: Klcli, trained: Path) -> None:
+    """Those on a changed copy have the same name; a list ranks nothing."""
+
+    def listed(dataset: str) -> list[int]:
+        return numbers(here("report", "--list", "--dataset", dataset, "--format", "csv"))
+
+    change(trained, "UPDATE runs SET dataset_sha256 = 'a' || id || 'b' WHERE id < 3")
+    change(trained, "UPDATE runs SET dataset = 'cifar10' WHERE id = 1")
+    assert listed("synthetic") == [3, 2]
+    assert (listed("cifar10"), listed("a2")) == ([1], [2])
+    assert listed("a") == [2, 1]
+    assert json.loads(here("report", "--list", "--dataset", "a", "--limit", "1", "--json").stdout)["total"] == 2
+
+
 def test_the_title_of_a_list_is_about_its_own_runs(here: Klcli, mixed: Path) -> None:
     """It counted the runs of the database beside the images of those in the list, or named a subset twice."""
     found = {
@@ -111,6 +125,19 @@ def test_filters(here: Klcli, trained: Path) -> None:
     nothing = here("report", "--where", "seed = 99")
     assert (nothing.returncode, nothing.stdout) == (0, "no run matches these filters\n")
     assert here("report", "--list", "--state", "failed").stdout == nothing.stdout
+    # Sorted by a result, a list is a ranking as well.
+    assert here("report", "--state", "diverged", "--sort", "validation").stdout == nothing.stdout
+
+
+@pytest.mark.parametrize(
+    "view", ["--where 'seed = 99'", "--list --tagged x", "--group-by bn --bn --where 0", "--gradchecks"]
+)
+def test_json_without_a_match_is_json(here: Klcli, trained: Path, view: str) -> None:
+    """It was an empty text, which no program can parse."""
+    done = succeeded(here("report", *shlex.split(view), "--format", "json"))
+    document = json.loads(done.stdout)
+    assert document["rows"] == []
+    assert document["notes"] == here("report", *shlex.split(view)).stdout.splitlines() != []
 
 
 @pytest.mark.parametrize(
@@ -261,6 +288,23 @@ def test_groups(here: Klcli, trained: Path, rows: Rows) -> None:
     assert both[0]["validation_accuracy_std"] == pytest.approx(abs(accuracies[1] - accuracies[2]) / 2**0.5)
     assert (both[1]["validation_accuracy_mean"], both[1]["validation_accuracy_std"]) == (accuracies[0], None)
     assert "mixes runs with different lambda, " in here("report", "--group-by", "hidden", "bn").stdout
+
+
+def test_formats_for_programs_have_the_number_of_every_run_of_a_group(here: Klcli, trained: Path, rows: Rows) -> None:
+    [one, *_] = rows("runs")
+    names = [row["name"] for row in read(trained, "SELECT name FROM pragma_table_info('runs')")]
+    names = ", ".join(f'"{name}"' for name in names if name not in ("id", "identity", "config", "seed"))
+    for number in range(10, 40, 2):
+        config = json.dumps(json.loads(one["config"]) | {"seed": number})
+        change(trained, f"INSERT INTO runs (id, config, seed, {names}) SELECT {number}, ?, {number}, {names} FROM runs"
+               " WHERE id = 1", values=[config])  # fmt: skip
+    view = ("report", "--group-by", "lambda", "--where", "id = 1 OR id > 9")
+    expected = ", ".join(map(str, [1, *range(10, 40, 2)]))
+    assert expected not in here(*view).stdout and "and 8 more" in here(*view).stdout
+    [row] = csv.DictReader(io.StringIO(here(*view, "--format", "csv").stdout))
+    [same] = json.loads(here(*view, "--format", "json").stdout)["rows"]
+    [again] = json.loads(here(*view, "--json").stdout)["groups"]
+    assert row["runs"] == same["runs"] == again["runs"] == expected
 
 
 @pytest.mark.parametrize(

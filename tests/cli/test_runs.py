@@ -198,7 +198,7 @@ def test_of_the_remarks_of_a_merge_only_missing_checkpoints_are_counted(
     monkeypatch.setattr("klcli.cli.commands.runs.FEW", 0)
     remarks = here("runs", "merge", "ada/klcli.db", "--db", "all.db").stderr.splitlines()
     assert ["elsewhere.npz" in line for line in remarks[:2]] == [True, True]
-    assert remarks[2] == "ada/klcli.db: 1 more, `klcli runs check` names every missing checkpoint"
+    assert remarks[2] == "ada/klcli.db: 1 more, `klcli runs check --db all.db` names every missing checkpoint"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_merged_runs_show_where_they_come_from(
         patch.setattr("klcli.cli.commands.runs.FEW", 1)
         remarks = here("runs", "merge", "ada/klcli.db", "--db", "few/klcli.db").stderr.splitlines()
     assert "missing" in remarks[0]
-    assert remarks[1] == "ada/klcli.db: 2 more, `klcli runs check` names every missing checkpoint"
+    assert remarks[1] == "ada/klcli.db: 2 more, `klcli runs check --db few/klcli.db` names every missing checkpoint"
     for view in (["--best", "3"], ["--list"]):
         table = here("report", *view, "--format", "csv", "--db", "all/klcli.db").stdout
         found = [(row["origin"], row["id"]) for row in csv.DictReader(io.StringIO(table))]

@@ -291,7 +291,7 @@ def test_a_missing_run_is_looked_for_where_runs_are(recorder: Any) -> None:
     with pytest.raises(StoreError, match="there is no run 7, begin with `klcli train`"):
         recorder.store.runs.get(7)
     recorder.begin()
-    with pytest.raises(StoreError, match="there is no run 7, `klcli report --list` shows all that are there"):
+    with pytest.raises(StoreError, match=r"there is no run 7, `klcli report --list --db .*` shows all that are there"):
         recorder.store.runs.get(7)
 
 

@@ -11,6 +11,7 @@ from klcli.cli.invocation import Invocation, invoked, reason
 from klcli.cli.options import KlcliCommand, takes
 from klcli.errors import KlcliError, StoreError
 from klcli.files import is_text, require_export
+from klcli.report.tables.table import Table
 from klcli.settings.selection import Selection
 from klcli.settings.setting import require
 
@@ -68,7 +69,7 @@ def _write_page(invocation: Invocation, store: "Store", selection: Selection, pa
         sections, shown = Sections(store, selection, invocation.data, invocation.say), []
     counts = store.runs.count_by_state()
     if not counts and not store.gradient_checks.suites():
-        invocation.result(f"{store.path} holds no run yet: begin with `{FIRST_COMMAND}`")
+        invocation.result(f"{store.path} holds no run yet: begin with `{FIRST_COMMAND}{invocation.database_words}`")
         invocation.document("report", {"page": None})
         return
     with invocation.step("making the page", len(sections)) as advance:
@@ -98,17 +99,18 @@ def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
         pictures = planned(store, shown, selection, invocation.data)
     # To stdout with a table for a person; to stderr with a format for another program.
     say = invocation.result if selection.format == "table" else invocation.say
-    if shown.table is None:
+    table = shown.table or (Table("", (), ()) if selection.format == "json" else None)
+    if table is None:
         say(*shown.notes)
     elif selection.format == "table":
-        invocation.result(*(shown.tables or [shown.table]), *shown.notes)
+        invocation.result(*(shown.tables or [table]), *shown.notes)
     else:
         from klcli.report.tables.formats import FORMATS
 
         if selection.format == "csv-semicolon" and isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8")  # as the byte order mark promises
         with invocation.step("writing the table"):
-            text = FORMATS[selection.format](shown.table, shown.notes)
+            text = FORMATS[selection.format](table, shown.notes)
         print(text)
         invocation.say(*(shown.notes if selection.is_csv else ()))
     invocation.say(*(f"{command}{invocation.database_words}" for command in shown.hints))

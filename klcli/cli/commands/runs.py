@@ -172,11 +172,11 @@ def check(
         words = f"{number} {counted(number, 'run')}, the database and {which} are sound"
         invocation.result(f"{store.path}: {words}, {len(orphans)} {counted(len(orphans), 'orphan')}")
     if read < files:
-        invocation.say(f"only {which} were read: `klcli runs check --contents` reads all")
+        invocation.say(f"only {which} were read: `klcli runs check --contents{invocation.database_words}` reads all")
     invocation.document("runs check", {"damage": damage, "orphans": orphans, "checkpoints": files, "read": read})
     if damage:
-        cure = "put back what is missing, restore a copy or delete the runs: `klcli runs delete`"
-        raise StoreError(f"{store.path}: {len(damage)} damaged, {cure}")
+        delete = f"delete the runs: `klcli runs delete{invocation.database_words}`"
+        raise StoreError(f"{store.path}: {len(damage)} damaged, put back what is missing, restore a copy or {delete}")
 
 
 @app.command(cls=RecordingCommand)
@@ -230,7 +230,8 @@ def merge(
         for remark in [*one.left_out, *one.without_checkpoint[:FEW]]:
             invocation.warn(f"{one.database}: {remark}")
         if more := one.without_checkpoint[FEW:]:
-            invocation.warn(f"{one.database}: {len(more)} more, `klcli runs check` names every missing checkpoint")
+            command = f"`klcli runs check{invocation.database_words}`"
+            invocation.warn(f"{one.database}: {len(more)} more, {command} names every missing checkpoint")
     if found and not failures:
         invocation.then("report --best 10", "runs check")
     documents = [row | {"remarks": one.remarks} for row, one in zip(rows, found, strict=True)]
@@ -251,7 +252,8 @@ def rerun(run: Annotated[str, argument("RUN", NAME_HELP)], *, invocation: Invoca
     old = invocation.lab.run(run)
     new = invocation.lab.rerun(old.id)
     is_same = same_bits(invocation.lab.store, old, new)
-    compare = f"`klcli report --run {old.id} {new.id} --diff-only` shows the differences"
+    command = f"klcli report --run {old.id} {new.id} --diff-only{invocation.database_words}"
+    compare = f"`{command}` shows the differences"
     verdict = {
         True: f"run {new.id} has the same bits as run {old.id}",
         False: f"run {new.id} has other bits than run {old.id}: {compare}",

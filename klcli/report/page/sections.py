@@ -20,6 +20,7 @@ from klcli.report.tables.reproductions import reproduction_notes, reproduction_t
 from klcli.report.tables.runs import comparison_table, summary_table
 from klcli.report.views import View, view
 from klcli.report.words import counted, image_sets_words, images_words, numbered, run_title
+from klcli.settings.run_command import in_database
 from klcli.settings.selection import OF_STUDIES, Selection
 from klcli.store.records import ImageSet, Run, RunFilter, RunResult, Study
 from klcli.store.store import Store
@@ -103,7 +104,8 @@ class Sections:
             title = f"Stored networks, evaluated again, on {images_words(images)}"
             yield page.table(evaluations_table(title, evaluations))
         if not is_drawn:
-            which = f"klcli report --best 6 --images-of {images.latest} --plot curves"
+            its = self._selection.command(best=TOGETHER, dataset=None, images_of=images.latest)
+            which = in_database(f"{its} --plot curves", self._store.path)
             yield page.notes([f"The page has pictures of {DRAWN} sets of images; `{which}` draws these."])
             return
         evaluated = [one for one in groups if _has_curves(one.runs[0])]
@@ -144,7 +146,7 @@ class Sections:
         partial = {run.id for run in listed.runs if run.split.subset is not None}
         runs = sorted(listed.runs, key=lambda run: run.id in partial)  # those on all images before quick trials
         n, total = len(runs), sum(self._store.runs.count_by_state().values())
-        more = f"{n} of {total} runs are listed: `klcli report --list` shows all."
+        more = f"{n} of {total} runs are listed: `{in_database('klcli report --list', self._store.path)}` shows all."
         if (table := listed.table) is not None:
             table = replace(table, rows=sorted(table.rows, key=lambda row: row["id"] in partial))
         yield from _shown(replace(listed, table=table, notes=[more] * (total > n)))

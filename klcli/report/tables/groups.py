@@ -8,9 +8,9 @@ from typing import Any
 
 from klcli.errors import ConfigError
 from klcli.report.tables.studies import sample_of, spread
-from klcli.report.tables.table import Column, Row, Table, columns
+from klcli.report.tables.table import Column, Row, Shown, Table, columns
 from klcli.report.words import counted, images_words, not_counted, numbered, setting_value, value_words
-from klcli.settings.run_names import ranges_words
+from klcli.settings.run_names import names_of, ranges_words
 from klcli.settings.sameness import SETTINGS, differences, numbers_key, without_seeds
 from klcli.settings.setting import Setting
 from klcli.store.records import Run, RunResult
@@ -74,7 +74,8 @@ def group_table(groups: Sequence[Group], by: Sequence[Setting]) -> Table:
     rows: list[Row] = []
     for number, one in enumerate(groups, start=1):
         values = {column.key: value for column, value in zip(own, one.values, strict=True)}
-        rows.append({"row": number, "runs": ranges_words(run.id for run in one.runs)} | values)
+        numbers = [run.id for run in one.runs]
+        rows.append({"row": number, "runs": Shown(", ".join(names_of(numbers)), ranges_words(numbers))} | values)
         for measure in MEASURED:
             rows[-1] |= spread(sample_of(one.runs, measure), f"{measure}_")
     measures = "; ".join(f"{key}_mean:.4f={word}; &{key}_std:.4f=std; &{key}_n:=n" for key, word in MEASURED.items())
