@@ -84,13 +84,13 @@ def _temporary(path: Path) -> Iterator[Path]:
             raise
 
 
-def replace(source: Path, target: Path) -> Path:
+def replace(source: Path, target: Path, pauses: Sequence[float] = PAUSES) -> Path:
     """Rename a file, over another one if that is there.
 
     On Windows, the system refuses it while a virus scanner, an indexer or a reader has one of them open, mostly for
-    milliseconds: it is tried again for PAUSES.
+    milliseconds: it is tried again after pauses.
     """
-    for seconds in PAUSES:
+    for seconds in pauses:
         with contextlib.suppress(PermissionError):
             return source.replace(target)
         time.sleep(seconds)
@@ -142,29 +142,32 @@ def hold(file: IO[bytes] | int) -> None:
     if sys.platform != "win32":
         import fcntl
 
-        with contextlib.suppress(OSError):  # no locks in this file system: then `unheld` is never true there
+        with contextlib.suppress(OSError):  # no locks in this file system: then `unheld` tells nothing there
             fcntl.flock(file, fcntl.LOCK_SH)  # waits for the milliseconds of `unheld`
 
 
 @contextlib.contextmanager
-def unheld(path: Path | None) -> Iterator[bool]:
-    """Yield whether no process holds a file, and none can begin to inside the block. False where that is unknown.
+def unheld(path: Path | None) -> Iterator[bool | None]:
+    """Yield whether no process holds a file, and none can begin to inside the block. None where that is unknown.
 
-    A file that is not there is held by none.
+    A file that is not there is held by none. On Windows, where nothing is locked, one that is open is held.
     """
     if path is None or not path.exists():
         yield True
         return
     with contextlib.ExitStack() as stack:
-        is_free = False
-        with contextlib.suppress(OSError):
+        is_free: bool | None = True
+        try:
             if sys.platform == "win32":
-                path.rename(path)  # refused for an open file
+                replace(path, path, PAUSES[:4])  # refused for an open file
             else:
                 import fcntl
 
                 fcntl.flock(stack.enter_context(path.open("r+b")), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_free = True
+        except (BlockingIOError, PermissionError):
+            is_free = False
+        except OSError:
+            is_free = None
         yield is_free
 
 

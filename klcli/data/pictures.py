@@ -1,6 +1,7 @@
 """Read picture files of any size as 32 x 32 images, the input of the networks."""
 
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from klcli.files import open_regular
 from klcli.text import one_line, path_text
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # for EPS, Pillow would start Ghostscript
+UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE",
+    6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90",
+}  # by the orientation of EXIF  # fmt: skip
 BACKGROUND = (255, 255, 255)  # background of transparent pixels
 SIXTEEN_BITS = {258: (16,), 339: (1,), 262: 1}  # tags of a TIFF: bits, an integer without a sign, 0 is black
 
@@ -21,7 +26,7 @@ def read_picture(path: Path) -> np.ndarray:
     """Return a picture as (3072,) uint8, channel-major: rotated by its EXIF data, drawn on white, its central square
     resampled by Lanczos. Raises DataError for a file that is no picture.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError  # slow to import, and only one command needs it
+    from PIL import Image, UnidentifiedImageError  # slow to import, and only one command needs it
 
     where = path_text(path)
     try:
@@ -30,7 +35,11 @@ def read_picture(path: Path) -> np.ndarray:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with open_regular(path) as file, Image.open(file, formats=FORMATS) as opened:
                 _scale_transparent_value(opened)
-                picture: Any = ImageOps.exif_transpose(opened)
+                opened.load()  # which turns a TIFF
+                turn = None
+                with suppress(Exception):  # ImageOps.exif_transpose would raise one for a damaged block
+                    turn = UPRIGHT.get(opened.getexif()[0x0112])
+                picture: Any = opened.transpose(Image.Transpose[turn]) if turn else opened
                 if picture.mode.startswith(("I", "F")):  # more than 8 bits of grey, which Pillow would clip at 255
                     _require_sixteen_bits(where, opened)
                     grey = np.asarray(picture, dtype=np.float64)

@@ -66,7 +66,7 @@ def clear() -> list[Kept]:
 def _copies() -> Iterator[Kept]:
     if not prepared.folder().is_dir():
         return
-    notes, files = [*prepared.notes()], prepared.own_files()
+    files, notes = prepared.own_files(), [*prepared.notes()]  # a copy that is listed has its note by then
     for path in (one for one in files if one.suffix != ".json"):
         own = [note for note in notes if note["sha256"] == path.stem]
         current = [note for note in own if path.suffix == prepared.SUFFIX and _is_current(note)]

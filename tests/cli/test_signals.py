@@ -6,6 +6,7 @@ import io
 import os
 import random
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -122,6 +123,26 @@ def test_a_signal_while_images_are_prepared(start: Start, tmp_path: Path, signum
     assert [file for file in cache.rglob("*") if file.name.startswith(".")] == []
     for copy in cache.rglob("*.images"):  # it was done before the signal
         assert hashlib.sha256(copy.read_bytes()).hexdigest() == copy.stem
+
+
+@pytest.mark.parametrize("signum", ENDING, ids=lambda signum: signum.name)
+def test_a_signal_while_a_download_connects(start: Start, light: Klcli, tmp_path: Path, signum: signal.Signals) -> None:
+    """Nothing of it stays, and another one in the meantime is refused."""
+    cache = tmp_path / "cache"
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts the connection, and never answers
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/x.tar.gz"
+        command, environment = ("data", "fetch", "--no-verify", "--url", url), {"KLCLI_CACHE": str(cache)}
+        process = start(*command, **environment)
+        connection, _ = silent.accept()
+        assert [file.name for file in cache.iterdir()] == ["x.tar.gz.part"]
+        second = light(*command, "-q", **environment)
+        assert second.returncode == 4
+        words = "another `klcli data fetch` downloads it, wait for its end"
+        assert second.stderr == f"klcli: {cache}/x.tar.gz.part: {words}\n"
+        process.send_signal(signum)
+        assert _ended(process, signum)[-1].startswith(f"klcli: {ENDING[signum]}: ")
+        connection.close()
+    assert [*cache.iterdir()] == []
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,29 @@ def test_compiled_code_on_a_system_like_windows_gives_the_same_bits(tmp_path: Pa
             np.testing.assert_array_equal(here[key], usual_one[key])
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="it makes a Linux look like Windows")
+def test_downloads_on_a_system_like_windows(tmp_path: Path) -> None:
+    """There are no locks: a file that is open cannot be renamed, nor one that a virus scanner looks at for a moment."""
+    cache, page = tmp_path / "cache", tmp_path / "x.tar.gz"
+    cache.mkdir()
+    page.write_text("<html>")
+    command = [*PROGRAM, "data", "fetch", "-q", "--no-verify", "--url", page.as_uri()]
+    environment = os.environ | {"KLCLI_CACHE": str(cache)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "is not a .tar.gz archive but a web page" in done.stderr
+    assert [*cache.iterdir()] == []
+    second = "with open('x.tar.gz.part', 'ab'): sys.argv[1:] = words; light.main()"
+    lines = (
+        f"import sys; words = sys.argv[1:]; sys.path[:0] = {[str(Path(PROGRAM[1]).parent)]!r}; import windows, light"
+    )
+    command[1:2] = ["-c", f"{lines}\n{second}"]
+    done = subprocess.run(command, env=environment, cwd=cache, capture_output=True, text=True, check=False)
+    assert done.returncode == 4
+    assert "another `klcli data fetch` downloads it, wait for its end" in done.stderr
+
+
 def _checkpoints(db: Path) -> list[str]:
     return sorted(file.name for file in (db.parent / "checkpoints").iterdir())
 

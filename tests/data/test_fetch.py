@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -160,6 +161,39 @@ def test_any_part_is_completed(site: Site, official: str, empty_machine: Path, r
     assert left_in(empty_machine) == [NAME]
 
 
+@pytest.mark.parametrize("before", [b"", b"the beginning of something else, longer than the archive"])
+def test_a_second_download_is_refused_and_leaves_the_first_alone(
+    site: Site, official: str, empty_machine: Path, before: bytes
+) -> None:
+    """It wrote into the part of the first one, and even into the archive that this became."""
+    if before:
+        empty_machine.mkdir()
+        (empty_machine / PART).write_bytes(before.ljust(len(site.content) + 1))  # which starts over: 416
+    told: list[str] = []
+
+    def meanwhile(done: int, total: int | None) -> None:
+        told.append(refusal(site.url, empty_machine, kind=StoreError))  # before, within and after the transfer
+
+    assert fetch(site.url, empty_machine, meanwhile).md5 == official
+    assert len(told) > 1
+    assert {*told} == {f"{empty_machine / PART}: another `klcli data fetch` downloads it, wait for its end"}
+    assert len(site.asked) == 1 + (before != b"")
+    assert left_in(empty_machine) == [NAME]
+    assert (empty_machine / NAME).read_bytes() == site.content
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the locks are POSIX's")
+def test_a_file_system_without_locks(
+    site: Site, official: str, empty_machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(file: object, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", without)
+    assert fetch(site.url, empty_machine, quiet).md5 == official
+    assert left_in(empty_machine) == [NAME]
+
+
 @pytest.mark.parametrize("expected", [OFFICIAL, None])
 def test_the_beginning_of_another_file_is_noticed(
     site: Site, official: str, empty_machine: Path, expected: str | None
@@ -221,6 +255,7 @@ def test_what_is_no_data_set_leaves_the_old_one(empty_machine: Path, cifar: Cifa
 def test_addresses_and_checksums_that_are_none(site: Site, empty_machine: Path) -> None:
     site.status = 404
     assert "answers 404" in refusal(site.url, empty_machine)
+    assert left_in(empty_machine) == []
     # The discard port: nothing listens.
     for url in ("http://127.0.0.1:9/x.tar.gz", "file:///nowhere/x.tar.gz", "http://"):
         assert "cannot be reached (" in refusal(url, empty_machine)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from klcli.data.dataset import Dataset, split
 from klcli.data.pictures import read_picture
@@ -72,6 +72,18 @@ def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
     turned = read_picture(save(tmp_path / "turned.jpg", stored, quality=95, exif=exif.tobytes()))
     assert np.argmax(colour_at(plain, 16, 4)) == 0 and np.argmax(colour_at(plain, 16, 27)) == 2
     assert np.argmax(colour_at(turned, 4, 16)) == 0 and np.argmax(colour_at(turned, 27, 16)) == 2
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+def test_every_orientation_is_turned_upright(tmp_path: Path, suffix: str) -> None:
+    corners = np.kron(np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8), np.ones((16, 16, 1), np.uint8))
+    for orientation in range(10):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = save(tmp_path / f"{orientation}.{suffix}", corners, exif=exif)
+        with Image.open(path) as opened:
+            expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+        np.testing.assert_array_equal(read_picture(path), expected.transpose(2, 0, 1).reshape(-1))
 
 
 def test_what_is_transparent_is_white(tmp_path: Path) -> None:
@@ -205,6 +217,23 @@ def test_damage_beside_the_pixels_is_not_mentioned(tmp_path: Path, recwarn: pyte
     path = save(tmp_path / "cut.jpg", stripes(WHITE, width=32, height=32), exif=bytes(content))
     assert set(read_picture(path)) == {255}
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("content", [bytes(8), b"", b"MM", b"II*\0\xff\xff\xff\xff"])
+def test_damage_of_the_whole_exif_block_is_not_mentioned(tmp_path: Path, suffix: str, content: bytes) -> None:
+    """Pillow passes over it in a JPEG without the resolution, where it has looked there for it."""
+    path = save(tmp_path / f"x.{suffix}", stripes(WHITE, width=32, height=32), dpi=(96, 96), exif=b"Exif\0\0" + content)
+    assert set(read_picture(path)) == {255}
+
+
+def test_damage_behind_the_orientation_leaves_the_picture_upright(tmp_path: Path) -> None:
+    """Pillow's own function writes the rest of the block again, here a time that is a number, no text."""
+    entries = struct.pack("<HHII", 0x0112, 3, 1, 6) + struct.pack("<HHII", 0x0132, 11, 1, 0)
+    content = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4)
+    path = save(tmp_path / "x.png", stripes(RED, BLUE, width=16, height=32), exif=content)
+    image = read_picture(path)
+    assert (colour_at(image, 4, 16), colour_at(image, 27, 16)) == (RED, BLUE)
 
 
 def test_no_file_and_a_folder(tmp_path: Path) -> None:

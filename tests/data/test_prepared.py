@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,10 @@ import pytest
 from lookalike import BINARY, ROWS, Cifar, tar
 
 from klcli.data import sources
+from klcli.data.cifar10 import prepared
 from klcli.data.sources import open_dataset
 from klcli.errors import DataError
+from klcli.procedures.cache import CURRENT, kept
 
 
 def copies(cache: Path) -> list[Path]:
@@ -195,6 +197,37 @@ def test_copies_that_nothing_needs_are_removed(cifar: Cifar, empty_machine: Path
     assert now.sha256 == gone.sha256 != kept.sha256
     assert copies(empty_machine) == [now.images_file]
     assert len(list(folder.iterdir())) == 2
+
+
+def test_what_is_prepared_while_others_are_looked_through_stays(
+    cifar: Cifar, empty_machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another process, after this one has read the notes: its note was removed, or its copy was nobody's."""
+    others = [tmp_path / "other", tmp_path / "another"]
+    for count, other in enumerate(others):
+        shutil.copytree(cifar.binary, other)
+        for file in [other / "test_batch.bin", other / "data_batch_1.bin"][: count + 1]:
+            in_place(file)
+    notes, left, done = prepared.notes, others.copy(), []
+
+    def and_another_is_prepared() -> Iterator[dict[str, str]]:
+        yield from notes()
+        if left:
+            done.append(open_dataset(str(left.pop())).sha256)
+
+    monkeypatch.setattr(prepared, "notes", and_another_is_prepared)
+    done.append(open_dataset(str(cifar.binary)).sha256)
+    assert left == []
+    assert [file.stem for file in copies(empty_machine)] == sorted(done)
+    assert len({*done}) == 3
+    assert len(list((empty_machine / "prepared").iterdir())) == 6
+    shutil.copytree(cifar.binary, tmp_path / "last")
+    in_place(tmp_path / "last" / "data_batch_2.bin")
+    left.append(tmp_path / "last")
+    found = kept()
+    assert left == []
+    assert {one.state for one in found} == {CURRENT}
+    assert len([one for one in kept() if one.path.suffix == prepared.SUFFIX]) == 4
 
 
 # --- damage of the copy

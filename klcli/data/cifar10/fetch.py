@@ -6,7 +6,7 @@ import http.client
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -17,7 +17,8 @@ from klcli.data.cifar10 import layouts
 from klcli.data.cifar10.archives import LARGEST_ARCHIVE
 from klcli.data.cifar10.reading import locate, read
 from klcli.errors import ConfigError, DataError, StoreError
-from klcli.files import open_regular, replace
+from klcli.files import open_regular, replace, unheld
+from klcli.termination import at_the_end
 from klcli.text import path_text
 
 URL = f"https://www.cs.toronto.edu/~kriz/{layouts.BINARY.archive}"
@@ -56,26 +57,48 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
     part = destination / f"{_file_name(url) or 'archive'}.part"
     try:
         destination.mkdir(parents=True, exist_ok=True)
-        _download(url, part, progress)
-        try:
-            if part.stat().st_size > LARGEST_ARCHIVE:
-                raise DataError(f"{url} has more than {LARGEST_ARCHIVE} bytes: this is no archive of CIFAR-10")
-            md5 = _md5_of(part)
-            if expected_md5 and md5 not in expected:
-                wrong = f"{url} has the MD5 {md5} instead of {' or '.join(sorted(expected))} and was removed"
-                why = "it was damaged in transfer, is another archive, or is the login page of a network"
-                cure = "run it again, give another address with --url, or accept it with --no-verify"
-                raise DataError(f"{wrong}: {why}; {cure}")
-            dataset = read(locate(part))
-        except DataError as error:
-            with contextlib.suppress(OSError):
-                part.unlink()  # resuming it would fail again
-            raise DataError(str(error).replace(path_text(part), url)) from None
-        layout = next(layout for layout in layouts.LAYOUTS if dataset.layout.startswith(layout.name))
-        return Fetched(replace(part, destination / layout.archive), layout.name, md5, bool(dataset.official))
+        with _alone(part):
+            _download(url, part, progress)
+            try:
+                if part.stat().st_size > LARGEST_ARCHIVE:
+                    raise DataError(f"{url} has more than {LARGEST_ARCHIVE} bytes: this is no archive of CIFAR-10")
+                md5 = _md5_of(part)
+                if expected_md5 and md5 not in expected:
+                    wrong = f"{url} has the MD5 {md5} instead of {' or '.join(sorted(expected))} and was removed"
+                    why = "it was damaged in transfer, is another archive, or is the login page of a network"
+                    cure = "run it again, give another address with --url, or accept it with --no-verify"
+                    raise DataError(f"{wrong}: {why}; {cure}")
+                dataset = read(locate(part))
+            except DataError as error:
+                with contextlib.suppress(OSError):
+                    part.write_bytes(b"")  # resuming it would fail again
+                raise DataError(str(error).replace(path_text(part), url)) from None
+            layout = next(layout for layout in layouts.LAYOUTS if dataset.layout.startswith(layout.name))
+            return Fetched(replace(part, destination / layout.archive), layout.name, md5, bool(dataset.official))
     except OSError as error:  # network errors have already become DataError
         cure = "free 400 MB there, or set KLCLI_CACHE to a folder on another disk"
         raise StoreError(f"{path_text(destination)} cannot be written ({error.strerror or error}): {cure}") from None
+
+
+@contextlib.contextmanager
+def _alone(part: Path) -> Iterator[None]:
+    """Keep other processes from downloading into `part`, which may be renamed; it is removed if it ends up empty."""
+
+    def remove_empty() -> None:
+        with contextlib.suppress(OSError):
+            if part.stat().st_size == 0:
+                part.unlink()
+
+    part.touch()  # what is not there cannot be locked
+    with unheld(part) as is_free:
+        if is_free is False or not part.exists():  # the other one has renamed it a moment ago
+            raise StoreError(f"{path_text(part)}: another `klcli data fetch` downloads it, wait for its end")
+        with at_the_end(remove_empty):
+            try:
+                yield
+            except BaseException:
+                remove_empty()
+                raise
 
 
 def fetched_before(url: str, destination: Path) -> Fetched | None:
@@ -120,7 +143,7 @@ def _download(url: str, part: Path, progress: Progress) -> None:
         if done and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             if error.headers.get("Content-Range") == f"bytes */{done}":
                 return progress(done, done)  # it is complete
-            part.unlink()
+            part.write_bytes(b"")  # not removed: it is locked
             return _download(url, part, progress)
         reason = f"{error.code} {error.reason}".strip()
         raise DataError(f"{url} answers {reason}: check the address, or give another one with --url") from None

@@ -111,6 +111,7 @@ def own_files() -> list[Path]:
 
 def _remove_outdated(current: dict[str, str]) -> None:
     """Remove the notes of sources that have changed or are gone, then the copies, 184 MB each, without a note."""
+    files = own_files()  # before the notes: what another process adds meanwhile is not among them
     needed = {current["key"], current["sha256"]}
     for note in notes():
         source = note["source"]
@@ -119,7 +120,7 @@ def _remove_outdated(current: dict[str, str]) -> None:
         except (OSError, ValueError):  # of another user, who may need it
             in_use = True
         needed |= {note["key"], note["sha256"]} if in_use else set()
-    for path in own_files():
+    for path in files:
         if path.stem not in needed:
             with contextlib.suppress(OSError):
                 path.unlink()
