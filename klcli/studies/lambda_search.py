@@ -44,8 +44,8 @@ class Tried:
 
     @property
     def diverging(self) -> float:
-        """The share of the repeats that diverged."""
-        return self.diverged / (self.diverged + len(self.accuracies)) if self.diverged else 0.0
+        """The share of the finished repeats that diverged, 1 if none converged: without a result, it is the last."""
+        return self.diverged / (self.diverged + len(self.accuracies)) if self.accuracies else 1.0
 
     @property
     def order(self) -> tuple[float, float]:

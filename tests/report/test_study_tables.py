@@ -89,16 +89,24 @@ def test_what_was_tried_are_the_complete_repeats_of_every_lambda() -> None:
     ]
 
 
-def test_the_search_is_sorted_and_says_what_became_of_every_value() -> None:
+def test_the_search_is_sorted_as_the_choice_and_says_what_became_of_every_value() -> None:
     table = search_table(LambdaSearch(STAGES, choose(tried(), 5000)))
     assert printed(table, "lambda", "stage", "validation_accuracy", "n", "runs", "remark") == [
-        ("0.01", "coarse", "0.5500", "1", "3, 4", "1 of 2 diverged"),
         ("0.002", "fine", "0.5300 ± 0.0000", "2", "7, 8", "chosen"),
         ("0.001", "coarse", "0.5200 ± 0.0283", "2", "1, 2", ""),
+        ("0.01", "coarse", "0.5500", "1", "3, 4", "1 of 2 diverged"),
         ("0.1", "coarse", "-", "0", "5, 6", "diverged"),
     ]
-    assert printed(table, "train_accuracy", "validation_loss", "validation_cost")[0] == ("0.5200", "0.5600", "0.5700")
-    assert printed(table, "half")[2] == (f"{stats.t.ppf(0.975, 1) * 0.02:.4f}",)
+    assert printed(table, "train_accuracy", "validation_loss", "validation_cost")[2] == ("0.5200", "0.5600", "0.5700")
+    assert printed(table, "half")[1] == (f"{stats.t.ppf(0.975, 1) * 0.02:.4f}",)
+
+
+def test_a_value_without_a_result_comes_last_whatever_became_of_it() -> None:
+    states = {0.1: "diverged", 0.2: "interrupted", 0.3: "running", 0.4: "diverged"}
+    unfinished = [run(n, lam=lam, state=state) for n, (lam, state) in enumerate(states.items(), start=1)]
+    lucky = [run(7, 0.9, lam=0.01), run(8, lam=0.01, state="diverged")]
+    table = search_table(LambdaSearch([("coarse", [*unfinished, *lucky, run(9, 0.2, lam=0.02)])], None))
+    assert [row[0] for row in printed(table, "lambda")] == ["0.02", "0.01", "0.1", "0.2", "0.3", "0.4"]
 
 
 def test_a_search_without_repeats_has_no_columns_for_them() -> None:

@@ -47,7 +47,7 @@ def cell(runs: Sequence[Run], column: str) -> Shown | None:
 
 def search_table(search: "LambdaSearch") -> Table:
     """Every lambda of a search, the best first, with its state if it is not complete. Fits into 80 columns."""
-    rows = []
+    rows, order = [], {(one.stage, one.lam): one.order for one in search.tried}
     for stage, runs in search.stages:
         for lam in dict.fromkeys(run.config.lam for run in runs):
             mine = [run for run in runs if run.config.lam == lam]
@@ -56,7 +56,7 @@ def search_table(search: "LambdaSearch") -> Table:
             more = row["validation_accuracy"].more if row["validation_accuracy"] else {"n": 0}
             row |= {"n": more["n"], "half": more.get("half_interval")}
             rows.append(row | {"remark": _remark(lam, stage, mine, search.choice)})
-    rows.sort(key=lambda row: row["validation_accuracy"].value if row["validation_accuracy"] else -1.0, reverse=True)
+    rows.sort(key=lambda row: order[row["stage"], row["lambda"]])
     repeated = any(len(runs) > len({run.config.lam for run in runs}) for _, runs in search.stages)
     interval = "&half:.4f=95 % ±; &n:; " if repeated else ""
     others = "??validation_loss:=loss; ???validation_cost:=cost; ???train_accuracy:=train; ?runs:=run; remark="
