@@ -38,12 +38,14 @@ def explanations(problem: Problem, mine: Arrays, say: Callable[[str], None]) -> 
 
     One mistake in all layers is preferred to one in a single layer, and that to two mistakes in all layers.
     """
-    right, found = problem.gradients(), list[Explanation]()
+    right, found, exact = problem.gradients(), list[Explanation](), set[str]()
     floor = FLOOR * max(np.abs(one).max(initial=0.0) for one in right.values())
 
     def explanation(theirs: Arrays, more: str, *mistakes: Mistake, layer: int | None = None) -> Explanation:
-        sizes = {key: max(np.abs(theirs[key]).max(initial=0.0), floor) for key in mine}
-        distance = np.max([np.abs(mine[key] - theirs[key]).max(initial=0.0) / sizes[key] for key in mine])
+        sizes = {key: np.abs(theirs[key]).max(initial=0.0) for key in mine}
+        errors = {key: np.abs(mine[key] - theirs[key]).max(initial=0.0) for key in mine}
+        exact.update(key for key in mine if errors[key] < ROUNDING * sizes[key])
+        distance = np.max([errors[key] / max(sizes[key], floor) for key in mine])
         return Explanation(mistakes, layer, float(distance), more)
 
     def of_formulas(*mistakes: Mistake, layer: int | None = None) -> Explanation:
@@ -65,7 +67,8 @@ def explanations(problem: Problem, mine: Arrays, say: Callable[[str], None]) -> 
         for number, stage in enumerate(stages()):
             found += [one for one in stage if np.isfinite(one.distance)]
             best = min(one.distance for one in found)
-            for limit in (ROUNDING, SINGLE) if number > 1 else (ROUNDING,):
+            # Float32 anywhere in a program is in all of its gradients: if one is right in float64, others are wrong.
+            for limit in (ROUNDING, SINGLE) if number > 1 and not exact else (ROUNDING,):
                 if found[0].distance < limit:  # then every mistake without an effect is as near
                     return found[:1]
                 if best < limit:

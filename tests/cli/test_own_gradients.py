@@ -36,6 +36,7 @@ def folder(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "plain": {},
+    "small lambda": {"lam": 1e-6},
     "bn": {"batch_norm": True},
     "after": {"batch_norm": True, "bn_position": "after"},
     "one": {"batch_norm": True, "hidden": (10,)},
@@ -114,7 +115,7 @@ def student(file: Path, wrong: str = "") -> Arrays:  # noqa: PLR0912, PLR0915
     G = {"no one-hot": P, "sign": Q - P, "softmax twice": twice}.get(wrong, P - Q)
     G = G / {"sum": 1, "twice": n * n, "classes": n * 10, "half loss": 2 * n}.get(wrong, n)
     out: Arrays = {"scores": S_out, "probabilities": P}
-    factor = {"l2 1": 1, "l2 4": 4, "no l2": 0, "l2 -2": -2, "l2 / n": 2 / n}.get(wrong, 2)
+    factor = {"l2 1": 1, "l2 4": 4, "no l2": 0, "l2 -2": -2, "l2 / n": 2 / n, "l2 0.5": 0.5}.get(wrong, 2)
     for l in range(k, 0, -1):
         W = f[f"W{l}_T"]
         if l < k:
@@ -229,6 +230,29 @@ def test_a_planted_mistake_is_named(network: str, wrong: str, name: str, folder:
     assert failed
     assert named == {name}
     assert layers == []
+
+
+def test_a_small_mistake_in_float64_is_no_rounding_of_float32(folder: Path, tmp_path: Path) -> None:
+    """With a small lambda, a wrong L2 term is as near as float32, but the gradients of b are right in float64."""
+    arrays, mine = student(folder / "small lambda.npz", "l2 0.5"), tmp_path / "mine.npz"
+    assert verdict(folder, "small lambda", arrays, mine) == (set(), ["dW1", "dW2", "dW3"], [])
+    named, _, _ = verdict(folder, "small lambda", {key: -array for key, array in arrays.items()}, mine)
+    assert named == set()  # nor is it the wrong sign of every gradient to the precision of float32
+    assert verdict(folder, "small lambda", student(folder / "small lambda.npz", "l2 1"), mine)[0] == {
+        "factor 2 of L2 missing"
+    }
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("part", ["X", ""])
+def test_images_or_a_program_in_float32_are_named(part: str, network: str, folder: Path, tmp_path: Path) -> None:
+    f, file = dict(np.load(folder / f"{network}.npz")), tmp_path / "rounded.npz"
+    rounded = {key: f[key].astype(np.float32) for key in f if key.startswith(part) and f[key].dtype == np.float64}
+    # With a part alone, float64 formulas.
+    kept = {key: array.astype(np.float64) for key, array in rounded.items()} if part else rounded
+    np.savez(file, **f | kept)
+    found = verdict(folder, network, student(file), tmp_path / "mine.npz")
+    assert found[0] == ({"float32 rounding"} if [key for key in found[1] if key.startswith("d")] else set())
 
 
 @pytest.mark.slow

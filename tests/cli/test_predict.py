@@ -169,6 +169,9 @@ def test_a_checkpoint_needs_no_database_and_no_images(
     assert "SYNTHETIC" in done.stderr
     refused(here(*ours, "--run", "2"), 2, "--run 2 and --checkpoint run-000002.npz")
     refused(here(*ours, "--data", "synthetic"), 2, "a checkpoint needs no images")
+    refused(here(*ours, "--db", "other.db"), 2, "--db other.db", "a checkpoint needs no database, omit --db")
+    monkeypatch.setenv("KLCLI_DB", "other.db")  # for all commands
+    assert json.loads(here(*ours, "--shifts", "1", "--json").stdout) == found
     np.savez(alone / "network.npz", x=np.zeros(3))
     (alone / "half.npz").write_bytes((alone / "run-000002.npz").read_bytes()[:2000])
     for name, why in [

@@ -78,6 +78,7 @@ def test_runs_have_names(here: Klcli, trained: Path, rows: Rows) -> None:
         (["note", "2-1", "x"], "give 1-2"),
         (["delete", "1"], "--yes"),
         (["export"], "--tables FOLDER"),
+        (["export", "--tables", "out", "--data", "none"], "--data none: --tables reads no images, omit it"),
         (["check", "--db", "a.db", "--db", "b c.db"], "`klcli runs merge a.db 'b c.db' --db all.db`"),
     ],
 )

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any
 
+import typer
+
 from klcli.cli.invocation import Invocation, invoked
-from klcli.cli.options import argument
+from klcli.cli.options import argument, is_typed
 from klcli.report.words import network_name, run_title
 from klcli.settings.setting import flag, require, setting
 from klcli.settings.train_config import MAX_SHIFT
@@ -16,6 +18,7 @@ SHIFTS_HELP = "Also average over the picture shifted by N pixels to its four sid
 
 @invoked("data", "db")
 def predict(
+    ctx: typer.Context,
     pictures: Annotated[list[Path], argument("IMAGE...", "PNG or JPEG files of any size.")],
     run: str | None = setting(
         None, PREDICTION, "Use the network of this run; the best one if omitted.", metavar="RUN|last|best"
@@ -42,8 +45,9 @@ def predict(
     - `klcli predict *.png --run 3 --top 5 --flips`
     - `klcli predict cat.jpg --checkpoint run-000003.npz`
     """
-    images = f"--data {invocation.data} and --checkpoint {checkpoint}: a checkpoint needs no images, omit --data"
-    require(invocation.data is None or checkpoint is None, images)
+    for name, what in (("data", "images"), ("db", "database")) if checkpoint is not None else ():
+        both = f"--{name} {getattr(invocation, name)} and --checkpoint {checkpoint}"
+        require(not is_typed(ctx, name), f"{both}: a checkpoint needs no {what}, omit --{name}")
     how: dict[str, Any] = {"flips": flips, "shifts": shifts, "snapshots": snapshots}
     found = invocation.lab.predict(pictures, run, checkpoint=checkpoint, **how)
 

@@ -134,6 +134,8 @@ def export(
     """
     usage = "name a run and a format, `klcli runs export 7 --to npz`, or a folder, `klcli runs export --tables FOLDER`"
     require((run is None) == (to is None) and (run is None) != (tables is None), f"export: {usage}")
+    no_images = f"--data {invocation.data}: --tables reads no images, omit it"
+    require(tables is None or invocation.data is None, no_images)
     if run is not None and to is not None:
         number = invocation.lab.run(run).id
         written = invocation.lab.export(number, to, file)
