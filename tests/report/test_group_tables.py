@@ -48,7 +48,7 @@ def test_mean_deviation_and_n_of_every_group() -> None:
     assert first["validation_accuracy_mean"] == pytest.approx(mean(WITH), rel=1e-15)
     assert first["validation_accuracy_std"] == pytest.approx(stdev(WITH), rel=1e-12)
     assert first["validation_accuracy_n"] == 3
-    assert second["runs"] == "4-6"
+    assert str(second["runs"]) == "4-6"
     assert (first["test_accuracy_n"], first.get("test_accuracy_mean")) == (0, None)
 
 
