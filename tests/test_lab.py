@@ -162,6 +162,7 @@ def test_settings_that_are_none_are_the_defaults(lab: Lab) -> None:
         list(lab.reproduce("nobody-1999", settings=None))
 
 
+@pytest.mark.slow
 def test_the_name_of_a_preset_without_its_settings_is_refused(lab: Lab) -> None:
     quick = preset("quick").config
     with pytest.raises(ConfigError, match=r"preset='quick'\): only a name, begin with preset\('quick'\)\.config, of"):
@@ -286,6 +287,7 @@ def test_a_process_that_a_callback_forks_can_be_terminated(lab: Lab) -> None:
     assert codes and set(codes) == {-signal.SIGTERM}
 
 
+@pytest.mark.slow
 def test_ctrl_c_interrupts_a_training_whose_callback_has_trained_another(lab: Lab, tmp_path: Path) -> None:
     """The inner training had ended the deferral of signals with its own, and the next one ended the process."""
     script = f"""
@@ -625,6 +627,7 @@ def test_a_database_can_have_any_name(tmp_path: Path, name: str) -> None:
     assert lab.store.upkeep.check()[0] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="psutil lists the open files of POSIX")
 def test_no_database_stays_open_behind_a_call(tmp_path: Path) -> None:
     """SQLite's connection refers to itself: without a close, it waits for the collector, which may be off."""

@@ -74,7 +74,7 @@ def test_an_ensemble_and_where_it_is_shown(here: Klcli, trained: Path, rows: Row
     assert rows("evaluations") == rows("evaluation_runs") == []  # a part of its networks is gone
 
 
-@pytest.mark.parametrize("order", [("3", "4"), ("4", "3")])
+@pytest.mark.parametrize("order", [("3", "4"), pytest.param(("4", "3"), marks=pytest.mark.slow)])
 def test_an_ensemble_of_two_precisions(here: Klcli, trained: Path, rows: Rows, order: tuple[str, ...]) -> None:
     options = "--data synthetic --subset 200 --epochs 2 --hidden 20 --bn --dtype float64 --seed 1 --quiet"
     assert here("train", *options.split()).returncode == 0

@@ -49,6 +49,7 @@ def test_the_course_set_passes_and_is_stored(check, tmp_path, monkeypatch):
     assert len(read(tmp_path, "SELECT * FROM gradient_errors")) == len(errors)
 
 
+@pytest.mark.slow
 def test_the_largest_seed_is_no_seed_too_many_for_the_stack(check):
     assert check("--seed", str(2**63 - 1), "--images", "2", "--dims", "2").returncode == 0
 

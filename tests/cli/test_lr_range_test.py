@@ -53,6 +53,7 @@ def test_members_can_test_ranges_too(here: Klcli, rows: Rows) -> None:
     assert [(run["schedule"], run["test_accuracy"]) for run in rows("runs")] == [("range", None)] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unrendered")
 def test_its_accuracy_is_no_result(here: Klcli, tmp_path: Path) -> None:
     """The last eta of a range test is too large on purpose: no ranking, group or best run has it."""

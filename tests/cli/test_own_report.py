@@ -63,6 +63,7 @@ def plan_notes(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(("plan: ", "deviates from"))]
 
 
+@pytest.mark.slow
 def test_a_gradient_check_has_its_own_division_of_the_images(here: Klcli, rows: Rows, report: Path) -> None:
     report.write_text(REPORT + CHECKED, encoding="utf-8")
     for only in ([], ["--only", "G"]):
@@ -76,6 +77,7 @@ def test_a_gradient_check_has_its_own_division_of_the_images(here: Klcli, rows: 
     assert of_report == [error.gradient_std for error in check.errors]
 
 
+@pytest.mark.slow
 def test_resume_checks_the_gradients_again(here: Klcli, rows: Rows, report: Path) -> None:
     """Nothing shows on which images an older klcli made the stored checks."""
     report.write_text(REPORT + CHECKED, encoding="utf-8")
@@ -87,6 +89,7 @@ def test_resume_checks_the_gradients_again(here: Klcli, rows: Rows, report: Path
     assert {row["gradient_std"] for row in rows("gradient_errors") if row["check_id"] == 1} == {7}
 
 
+@pytest.mark.slow
 def test_a_reproduction_says_how_many_of_its_runs_are_deleted(here: Klcli, report: Path) -> None:
     succeeded(here("reproduce", report.name, *LOOK))
     assert "deleted" not in here("report", "--study", "1").stdout

@@ -77,6 +77,7 @@ def test_both_mirror_images_and_the_last_run(here: Klcli, trained: Path, images:
     assert_equal(found, P)
 
 
+@pytest.mark.slow
 def test_whitening_activation_and_views_are_those_of_the_training(
     here: Klcli, trained: Path, images: np.ndarray
 ) -> None:
@@ -101,6 +102,7 @@ def test_pictures_are_standardised_as_the_training_images(here: Klcli, trained: 
     assert_equal(found, by_hand(trained, 4, images, axis=1))
 
 
+@pytest.mark.slow
 def test_the_networks_at_the_ends_of_the_cycles(here: Klcli, trained: Path, images: np.ndarray) -> None:
     options = f"--data synthetic --subset {TRAINED_ON} --hidden 20 --bn --quiet --dtype float64".split()
     assert here("train", *options, "--snapshots", "--step-epochs", "1", "--cycles", "2").returncode == 0

@@ -196,6 +196,7 @@ def test_a_named_file_is_one_picture_or_begins_the_names_of_several(
     assert sorted(path.name for path in matrix.glob("x*")) == [f"{name}.{suffix}" for name in names]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_a_named_file_has_the_format_of_its_name(here: Klcli, matrix: Path, suffix: str, magic: bytes) -> None:
     succeeded(here("report", "--run", "1", "--plot", "rate", "--to", f"x.{suffix}"))

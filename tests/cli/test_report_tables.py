@@ -325,6 +325,7 @@ def test_a_picture_that_needs_a_checkpoint_says_so(here: Klcli, mixed: Path, ref
     refused(here("report", "--run", "1", "--plot", "weights"), 4, "run 1", "no checkpoint")
 
 
+@pytest.mark.slow
 def test_pictures_are_written_under_names_that_sort(here: Klcli, trained: Path) -> None:
     done = succeeded(here("report", "--run", "1", "2", "--plot", "curves", "weights", "--quiet"))
     plots = trained / "results/plots"

@@ -37,6 +37,7 @@ def test_notes_tags_export_and_deletion(here: Klcli, trained: Path, rows: Rows) 
     assert sorted(path.name for path in (trained / "results/checkpoints").iterdir()) == ["run-000002.npz"]
 
 
+@pytest.mark.slow
 def test_a_study_without_runs_is_deleted_with_its_pictures(here: Klcli, tmp_path: Path, rows: Rows) -> None:
     tiny = ("--data", "synthetic", "--subset", "200", "--hidden", "5", "--epochs", "0", "--jobs", "1")
     for sigma in ("0.1", "0.01"):

@@ -108,6 +108,7 @@ def test_a_list_of_values_is_tried_as_it_is(here: Klcli, rows: Rows) -> None:
     assert len(cells(done)) == 3
 
 
+@pytest.mark.slow
 def test_a_linear_scale_draws_and_narrows_linearly(here: Klcli, rows: Rows) -> None:
     succeeded(here(*SEARCH, "--coarse", "--fine", "--scale", "linear", "--range", "0", "0.1", "--trials", "12"))
     lambdas = [run["lambda"] for run in rows("runs")]
@@ -248,6 +249,7 @@ def test_what_a_search_cannot_use_is_refused_before_the_images_are_opened(
     refused(here("search-lambda", "--data", "nowhere", *options), 2, *named)
 
 
+@pytest.mark.slow
 def test_a_study_that_fine_cannot_go_on_from(here: Klcli, refused: Refused, tmp_path: Path) -> None:
     quiet = (*SEARCH, "--quiet")
     refused(here(*quiet, "--fine"), 2, "--coarse")
@@ -275,6 +277,7 @@ def test_stages_that_were_trained_otherwise_are_not_mixed_in_silence(here: Klcli
     assert "The stages differ" not in here("report", "--study", "1").stdout
 
 
+@pytest.mark.slow
 def test_a_stage_on_other_validation_images_is_not_ranked_with_the_next(here: Klcli) -> None:
     """The fine stage narrows the range of the coarse one, but its lambdas are compared with one another alone."""
     assert here(*SEARCH, "--coarse", "--repeats", "2", "--vary", "split").returncode == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from command import Klcli, Refused, change, read, succeeded
+from thinning import mostly_slow
 
 from klcli.published.reproduction import stored_reproduction
 from klcli.report.plots.reproductions import pictures
@@ -114,7 +115,9 @@ def test_repeats_without_and_with_bn_are_drawn_without_those_that_diverged(here:
     assert f"without BN (run {numbers[0]})" in drawn and f"(runs {numbers[2]}-{numbers[3]})" in drawn
 
 
-@pytest.mark.parametrize(("suffix", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+@pytest.mark.parametrize(
+    ("suffix", "magic"), mostly_slow([("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")], 3)
+)
 def test_a_figure_of_a_reproduction_has_the_format_of_its_name(
     here: Klcli, studies: Path, suffix: str, magic: bytes
 ) -> None:
@@ -122,6 +125,7 @@ def test_a_figure_of_a_reproduction_has_the_format_of_its_name(
     assert (studies / f"x.{suffix}").read_bytes().startswith(magic)
 
 
+@pytest.mark.slow
 def test_several_figures_have_names_of_their_own(here: Klcli, studies: Path) -> None:
     assert here("report", "--study", "3", "--plot", "sigma", "lambda", "--to", "y.svg").returncode == 0
     found = sorted(studies.glob("y*"))

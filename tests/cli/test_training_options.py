@@ -129,7 +129,7 @@ def test_options_of_bn_of_a_gradient_check_without_bn_are_refused(here: Klcli, r
 @pytest.mark.parametrize(
     "options",
     [
-        ("train", "--preset", "quick", "--no-bn", "--epochs", "0"),
+        pytest.param(("train", "--preset", "quick", "--no-bn", "--epochs", "0"), marks=pytest.mark.slow),  # whitening
         ("sigma-sweep", "--bn-eps", "1e-5", "--sigmas", "0.1", "--cycles", "1", "--jobs", "1"),
     ],
     ids=" ".join,

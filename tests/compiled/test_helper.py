@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thinning import mostly_slow
 
 from klcli import compiled
 from klcli.compiled import jit, kernels, narrow, operations
@@ -134,7 +135,7 @@ def test_products_and_steps_are_those_of_numpy_in_halves(m: int, n: int, k: int,
         np.testing.assert_allclose(step, 0.9 * W - 0.1 * (X.mT @ G), rtol=1e-10, atol=1e-11)
 
 
-@pytest.mark.parametrize("d", range(7, 98))
+@pytest.mark.parametrize("d", mostly_slow(range(7, 98), 9))
 def test_products_and_steps_in_float32_are_within_its_rounding(d: int) -> None:
     """Each width has machine code of its own, to 96 columns; X and G have rows that no tile divides."""
     m, n, k = 2, 67, 2000

@@ -98,6 +98,7 @@ for command in (["data", "cache"], ["data", "cache", "--clear"]):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only the superuser becomes another user")
 def test_the_cache_of_another_user_is_read_only_not_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was said to be in use by a running klcli; and one that may not be entered was said to be empty."""

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from thinning import mostly_slow
 
 from klcli.engine.gradient_check import FEWEST_DECIMALS, MOST_DECIMALS, check_gradients, compare, equal_decimals
 from klcli.engine.initializers import he
@@ -272,9 +273,7 @@ def images(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((10, 30)), rng.integers(0, 10, 10)
 
 
-@pytest.mark.parametrize(
-    ("dropout", "seeds"), [(0.5, 5), (0.9, 5), (0.97, 5), pytest.param(0.9, 50, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("dropout", "seeds"), mostly_slow([(0.9, 5), (0.5, 5), (0.97, 5), (0.9, 50)], 4))
 @pytest.mark.parametrize("settings", [{}, {"batch_norm": True}, {"batch_norm": True, "bn_position": "after"}], ids=str)
 def test_right_gradients_pass_at_any_dropout(dropout, seeds, settings):
     for seed in range(seeds):
@@ -284,7 +283,7 @@ def test_right_gradients_pass_at_any_dropout(dropout, seeds, settings):
         assert [(seed, check.tensor) for check in checks if not check.passes(1e-8, 1e-6)] == []
 
 
-@pytest.mark.parametrize("sigma", [1e-2, 1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("sigma", mostly_slow([1e-8, 1e-2, 1e-4, 1e-6], 4))
 @pytest.mark.parametrize("settings", [{}, {"batch_norm": True}, {"batch_norm": True, "bn_position": "after"}], ids=str)
 def test_right_gradients_pass_at_any_scale(sigma, settings):
     for seed in range(4):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from thinning import mostly_slow
 
 from klcli.engine.layers import Linear
 from klcli.engine.network import Network
@@ -84,7 +85,7 @@ def sgd_by_hand(W, gradients, eta, decay):
     ("kind", "by_hand"), [("adam", adam_by_hand), ("nesterov", nesterov_by_hand), ("sgd", sgd_by_hand)]
 )
 @pytest.mark.parametrize("decay", [0.0, 0.4])
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared", mostly_slow([True, False], 2))
 @pytest.mark.parametrize("shape", [(3, 6, 5, 4), (2, 20, 2100, 300)], ids=["small", "in two halves and blocks"])
 def test_replicas_move_as_each_would_alone(kind, by_hand, decay, shared, shape, open_team):
     m, n, d, h = shape

@@ -57,6 +57,7 @@ def _any(kind: str) -> Any:
     return {"INTEGER": 1, "REAL": 1.0, "TEXT": "{}"}[kind]
 
 
+@pytest.mark.slow
 def test_old_databases(row: Callable[[str, str], Trials], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trials = row(
         f"databases of every schema version so far, 0 to {len(NAMES)}", "opened, migrated, every row readable"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from thinning import mostly_slow
 
 from klcli.data.dataset import Dataset, split
 from klcli.engine import layers
@@ -84,7 +85,7 @@ def test_the_typical_spread_is_the_median_without_its_bias() -> None:
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-@pytest.mark.parametrize("settings", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("settings", mostly_slow([1, 2, 3, 4, 8], 4))
 def test_the_interval_of_a_report_with_few_settings(settings: int, seeds: int) -> None:
     """Of 95 % or nearly so, by Monte Carlo; the same three seeds counted twice would make it 88 %."""
     rng = np.random.default_rng(seeds)
@@ -219,7 +220,7 @@ def test_a_noise_without_seeds_has_no_interval() -> None:
     assert Noise(2, 0.001, None).half() == pytest.approx(stats.t.ppf(0.975, 1) * 0.001 * math.sqrt(1.5))
 
 
-@pytest.mark.parametrize("split_noise", [0.0, 0.0067])
+@pytest.mark.parametrize("split_noise", mostly_slow([0.0, 0.0067], 2))
 def test_a_true_number_differs_in_one_of_twenty_cases(split_noise: float) -> None:
     """Settings that scatter by .3 to .6 points; with other validation images, each split adds its own luck."""
     rng = np.random.default_rng(4)

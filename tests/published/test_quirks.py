@@ -100,6 +100,7 @@ def test_each_split_has_mean_0_and_deviation_1(splits: Splits) -> None:
     assert usual.test != quirky.test
 
 
+@pytest.mark.slow
 def test_biases_are_drawn_with_the_sigma_of_the_weights(splits: Splits) -> None:
     configs = [
         replace(BASE, hidden=(4000,), initializer="normal", sigma=0.5, seed=3),

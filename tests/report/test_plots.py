@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 from records import MEASURES, epoch, lines_of, points, run, size_of_png
+from thinning import mostly_slow
 
 from klcli.report.plots.chart import Line, Look, entering, later_limits, later_scale
 from klcli.report.plots.curves import learning_rate_curve, overlay, training_curves
@@ -107,7 +108,7 @@ def test_a_high_value_at_update_0_is_marked_and_the_axis_shows_the_others() -> N
     assert points(entering(Line("c", [0], [9.0], "black"), 3.1)) == [(0, 3.1)]
 
 
-@pytest.mark.parametrize("width", [None, 8])
+@pytest.mark.parametrize("width", mostly_slow([8, None], 2))
 def test_no_curve_runs_through_the_words_about_update_0(monkeypatch: pytest.MonkeyPatch, width: float | None) -> None:
     figures: list[Figure] = []
     monkeypatch.setattr("klcli.report.plots.figure.Figure", lambda **own: figures.append(Figure(**own)) or figures[-1])
@@ -123,6 +124,7 @@ def test_no_curve_runs_through_the_words_about_update_0(monkeypatch: pytest.Monk
     assert not any(path.intersects_bbox(box, filled=False) for path in paths)
 
 
+@pytest.mark.slow
 def test_no_line_of_a_caption_ends_between_a_name_and_its_number_and_no_marker_is_cut() -> None:
     caption = ", ".join(f"setting {10**power}" for power in range(12)) + ", "
     content = draw(replace(curves_of(trained(), epochs(50, 100)), caption=caption * 4), "svg").decode()
@@ -223,6 +225,7 @@ def test_a_run_of_any_length_is_drawn(schedule: str, steps: tuple[int, ...]) -> 
     assert height > 500
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 def test_a_run_without_a_test_is_drawn() -> None:
     size_of_png(draw(curves_of(trained(test_accuracy=None), epochs(50, 100))))
@@ -239,7 +242,7 @@ def test_the_caption_names_the_seeds_of_all_that_is_shown(seeds: list[int], word
 
 
 @pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
-@pytest.mark.parametrize(("width", "columns"), [(16.0, 2), (8.0, 1)])
+@pytest.mark.parametrize(("width", "columns"), mostly_slow([(8.0, 1), (16.0, 2)], 2))
 def test_a_picture_of_a_document_has_its_width_and_letters_of_9_points(width: float, columns: int) -> None:
     chart, look = curves_of(trained(), epochs(50, 100)), Look(width, title=False)
     content = draw(chart, "pdf", look)

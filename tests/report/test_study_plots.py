@@ -9,6 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from records import epoch, lines_of, points, run, size_of_png
+from thinning import mostly_slow
 
 from klcli.errors import ConfigError
 from klcli.procedures.searches import tried_values
@@ -89,8 +90,7 @@ def test_a_lambda_of_zero_has_a_place_of_its_own_below_the_others() -> None:
     "runs",
     [
         COARSE,
-        FINE,
-        COARSE[:1],
+        *(pytest.param(runs, marks=pytest.mark.slow) for runs in (FINE, COARSE[:1])),
         searched((0.0, 0.5), (0.1, 0.4)),
         searched((0.0, 0.5)),
         searched((1e-3, 0.1), (1.0001e-3, 0.1)),
@@ -195,7 +195,7 @@ def test_the_curves_of_a_sweep() -> None:
     assert "studies 3, 4" in sigma_curves(of_two, epochs).caption
 
 
-@pytest.mark.parametrize("steps", [0, 1, 4, 60])
+@pytest.mark.parametrize("steps", mostly_slow([1, 0, 4, 60], 4))
 def test_a_sweep_of_any_length_is_drawn(steps: int) -> None:
     size_of_png(draw(sigma_curves(*swept(steps))))
 
@@ -213,6 +213,7 @@ def test_a_run_without_an_evaluation_takes_no_place_in_a_picture() -> None:
     assert boxes[0] == boxes[1]
 
 
+@pytest.mark.slow
 def test_a_sweep_is_drawn_on_its_way_to_infinity_and_for_one_sigma() -> None:
     runs, epochs = swept()
     epochs[1][3] = replace(epochs[1][3], validation_loss=1e30)
@@ -223,7 +224,7 @@ def test_a_sweep_is_drawn_on_its_way_to_infinity_and_for_one_sigma() -> None:
     size_of_png(draw(sigma_curves(one, epochs)))
 
 
-@pytest.mark.parametrize("width", [6, 7, 8])
+@pytest.mark.parametrize("width", mostly_slow([6, 7, 8], 3))
 def test_no_letter_of_a_narrow_sweep_is_cut_off(width: int) -> None:
     """The names of sigma are wider than the panels of a sweep in a column of a document: the edges stay white."""
     content = draw(sigma_curves(*swept()), "png", Look(width, title=False))
@@ -231,6 +232,7 @@ def test_no_letter_of_a_narrow_sweep_is_cut_off(width: int) -> None:
     assert pixels[:, [0, -1], :3].min() == 1
 
 
+@pytest.mark.slow
 def test_columns_of_a_sweep_that_do_not_fit_are_refused_with_the_width_that_they_need() -> None:
     chart = sigma_curves(*swept())
     wide = replace(chart, panels=[[*row, *row] for row in chart.panels])

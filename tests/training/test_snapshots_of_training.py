@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import softmax
+from thinning import mostly_slow
 
 from klcli.data.dataset import Dataset, Splits, split
 from klcli.settings.split_config import SplitConfig
@@ -41,7 +42,7 @@ def everything(result: TrainResult) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", mostly_slow(["float32", "float64"], 2))
 def test_a_resumed_training_ends_with_the_same_bits(splits: Splits, options: dict[str, Any], dtype: str) -> None:
     config = replace(BASE, dtype=dtype, **options)
     stored: dict[int, tuple[dict[str, np.ndarray], list[EpochMetrics]]] = {}
