@@ -6,7 +6,7 @@
     run = lab.train(TrainConfig(hidden=(50, 30, 20), batch_norm=True), on_evaluation=print)
     run.test_accuracy, lab.epochs(run)
 
-Ctrl-C raises Interrupted; `lab.resume(run.id)` completes the interrupted run.
+Ctrl-C raises Interrupted; `lab.resume()` completes the interrupted run.
 """
 
 import os

@@ -235,7 +235,7 @@ def test_ctrl_c_leaves_a_run_that_continues_to_the_same_bits(lab: Lab) -> None:
         lab.train(SMALL, on_evaluation=lambda one: os.kill(os.getpid(), signal.SIGINT) if one.epoch == 1 else None)
     assert state_of_the_process() == before
     assert lab.store.runs.get(2).state == "interrupted"
-    resumed = lab.resume(2)
+    resumed = lab.resume()
     assert (resumed.id, resumed.state) == (2, "complete")
     assert metrics(lab, 2) == metrics(lab, whole.id)
     assert (resumed.test_loss, resumed.test_accuracy) == (whole.test_loss, whole.test_accuracy)

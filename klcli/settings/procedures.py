@@ -28,7 +28,7 @@ class CheckSettings(Settings):
     method: str = setting("centred", Role.CHECK, "Difference quotient.", choices=tuple(TOLERANCES))
     h: float = setting(1e-5, Role.CHECK, "The step of the difference.", above=0, below=1, example="1e-5")
     atol: float | None = setting(None, Role.CHECK, "A tensor passes below this max absolute error, which is also a "
-        "fraction of its largest entry (1e-8 if centred),", above=0, below=1)
+        "fraction of its largest |ga| + |gn| (1e-8 if centred),", above=0, below=1)
     rtol: float | None = setting(
         None, Role.CHECK, "or below this max relative error (1e-6 if centred).", above=0, below=1)
     decimals: int = setting(6, Role.CHECK, "Measure the share of entries that differ at N decimals, as numpy's "
@@ -87,14 +87,15 @@ class SearchSettings(Settings):
     fine: int = setting(0, SEARCH, "Then draw from a range that brackets the three best; twice narrows it again.",
         at_least=0, is_counted=True)
     rounds: int = setting(0, SEARCH, "Narrow the range N times, like N times --fine.", at_least=0)
-    from_study: int | None = setting(None, SEARCH, "Start --fine from this study, not the latest.", option="--from",
-        metavar="STUDY")
+    from_study: int | None = setting(None, SEARCH,
+        "Start --fine from this coarse or fine study, not from the latest coarse one.",
+        option="--from", metavar="STUDY")
     values: tuple[float, ...] = setting((), SEARCH, "Try these lambdas instead of drawing any.", at_least=0)
     between: tuple[float, ...] = setting((1e-5, 1e-1), SEARCH, "Draw the values of --coarse from this range.",
         option="--range", metavar="LOW HIGH")
     scale: str = setting("log", SEARCH, "Draw uniformly in log lambda, or in lambda.", choices=("log", "linear"))
     trials: int = setting(8, SEARCH, "Try N values per stage.", at_least=1, at_most=1000)
-    final: bool = flag(SEARCH, "Train the chosen lambda for 3 cycles and evaluate it on the test set.")
+    final: bool = flag(SEARCH, "Train the chosen lambda for 3 cycles of 10 epochs and evaluate it on the test set.")
     # fmt: on
 
     def __post_init__(self) -> None:

@@ -38,7 +38,8 @@ class TrainConfig(Settings):
 
     # fmt: off
     preset: str | None = setting(None, NETWORK,
-        "Start from this preset; other options replace its settings. --list-presets shows all.", is_name=True)
+        "Start from this preset; other options replace its settings. `klcli train --list-presets` shows all.",
+        is_name=True)
     hidden: tuple[int, ...] = setting(
         (50, 50), NETWORK, "Widths of the hidden layers, any number of them: `--hidden 50 30 20`, or 50,30,20.",
         short="-H", at_least=1, at_most=MAX_WIDTH, example="50 50")
@@ -74,9 +75,9 @@ class TrainConfig(Settings):
     momentum: float = setting(0.0, OPTIMISATION, "Nesterov momentum of sgd.", at_least=0, below=1, example="0.9")
     weight_decay: float = setting(
         0.0, OPTIMISATION, "Decoupled, besides the L2 cost: each update subtracts eta * X * W from W.", at_least=0)
-    schedule: str = setting("cyclical", OPTIMISATION, "Learning rate eta: up and down in every cycle; up once and down "
-        "over the whole training; down along a cosine in every cycle; always eta_max; "
-        "rising for --lr-range-test.",
+    schedule: str = setting("cyclical", OPTIMISATION, "Learning rate eta: up and down in every cycle (cyclical), or "
+        "once in the training (one-cycle); down along a cosine in every cycle; always eta_max (constant); "
+        "rising, as of --lr-range-test (range).",
         choices=("cyclical", "one-cycle", "cosine", "constant", "range"))
     eta_min: float = setting(1e-5, OPTIMISATION, "The lowest eta, where a cycle ends.",
         at_least=0, differs_in_stack=True)
@@ -84,7 +85,7 @@ class TrainConfig(Settings):
         at_least=0, differs_in_stack=True)
     eta_decay: float = setting(1.0, OPTIMISATION, "Factor of eta_max from one cycle to the next, for example 0.6.",
         above=0, at_most=1, example="0.6")
-    step_epochs: float = setting(5.0, OPTIMISATION, "Half a cycle in epochs: n_s = K * floor(n / n_batch).", above=0)
+    step_epochs: float = setting(5.0, OPTIMISATION, "Half a cycle in epochs: n_s = X * floor(n / n_batch).", above=0)
     step_size: int | None = setting(None, OPTIMISATION, "Half a cycle in updates, n_s; overrides --step-epochs.",
         label="n_s", at_least=1, is_resolved=True)
     cycles: int = setting(2, OPTIMISATION, "Number of cycles; the epochs follow from it.", at_least=1, is_resolved=True)

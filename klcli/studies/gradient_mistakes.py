@@ -90,11 +90,11 @@ _MASK = "G passes where the input of the ReLU of the same layer is above 0"
 _BN = "dX = gamma / std * (G - mean(G) - X_hat * mean(G * X_hat)), means over the images"
 _POWERS = "the variance term is gamma * (X - mu) * mean(G * (X - mu)) * (v + eps)^-1.5, other terms have (v + eps)^-0.5"
 _VARIANCE = "the minibatch is normalised by the variance with 1/n, np.var without ddof, forward and backward"
-_EPS = "the key eps has the one of J"
+_EPS = "use the eps of J, which the export has under the key eps"
 _GAMMA = "dgamma is the sum over the images of G * X_hat, dbeta the sum of G, G = dJ/dY of BN"
 _LOSS = "dJ/dS = (P - Y) / n for the mean over the n images"
 ROUNDED = _row("float32 rounding", "right to the precision of float32: use float64, or allow it by --atol and --rtol")
-REVERSED = _row("layers in reversed order", "the gradient of layer l is stored under k + 1 - l")
+REVERSED = _row("layers in reversed order", "store the gradient of layer l, counted from the input, under l")
 FACTOR = _row("a factor", "J is the mean over the images plus lambda times the sum of W squared: no 1/2, no 2")
 UPDATED = _row("dX with the updated W", "compute all gradients before the first update; dX = G W^T has the W of J")
 OTHER_EPS = _row("BN with another eps", _EPS)

@@ -159,7 +159,7 @@ def test_the_verdict_on_gradients() -> None:
     checks = [check([TrainConfig(dtype="float64")], 1e-10, 2e-3), check([TrainConfig()], 1e-9)]
     assert gradient_verdict(checks) == (
         "FAIL: 2 of 3 tensors of 2 networks have rel to sum < 1e-06, or max abs < 1e-08 and < 1e-08 of the largest "
-        "entry, or by the complex step an error < 1e-08 of the largest entry; largest max abs 2.0e-03, 4 kinks"
+        "|ga| + |gn|, or by the complex step an error < 1e-08 of the same; largest max abs 2.0e-03, 4 kinks"
     )
     one = gradient_verdict([check([TrainConfig()], 1e-9)])
     assert "1 of 1 tensors of 1 network have" in one

@@ -40,8 +40,8 @@ def report(selection: Selection, invocation: Invocation) -> None:
     """Show the content of the database as tables, pictures or an HTML page; `klcli runs` changes it.
 
     Runs on different images or different splits are never ranked together. By default, the ranking uses the
-    images that were used last (after a merge, those of the most runs), synthetic ones last, and the split of most of
-    their runs; stderr names the command that shows the others.
+    images that were used last (after a merge, those of the most runs), and the split of most of their runs; runs with
+    --subset or on synthetic images come last. stderr names the command that shows the others.
 
     - `klcli report --best 3`
     - `klcli report --run 7 9-12 --diff-only`

@@ -58,6 +58,8 @@ def reproduce(
         markdown = require_export(markdown, is_text, "--markdown")
         report = f"--markdown {path_text(markdown)}: a report has such a name, end it in .md"
         require(markdown.suffix != ".toml", report)
+    alone = f"--note {settings.note}: no effect without the page that it stands on, add --markdown"
+    require(settings.note is None or markdown is not None or invocation.as_json, alone)
     from klcli.published.reproduction import Reproduction
     from klcli.report.plots.reproductions import pictures as figures
     from klcli.report.tables import reproductions

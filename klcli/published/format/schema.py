@@ -127,7 +127,8 @@ TABLES: dict[str, dict[str, Key]] = {
         "is_chain": Key(TRUTH, "whether each training begins with the weights of the one before"),
         "study": Key(TEXT, "a study of its own that trains it; chains of one study continue each other"),
         "quirks": Key(QUIRK_NAMES, "what the code of the report does and klcli does not"),
-        "variant": Key(TABLE, "trains the same rows otherwise; its lines are shown and counted apart"),
+        "variant": Key(TABLE, "trains the same rows otherwise; its lines are shown and counted apart; keys: `name`, "
+                       "as `as the text says`, and those of the experiment but `rows` and `tolerance`"),
         **REMARKS,
     },
     "gradient_checks": {
@@ -147,8 +148,9 @@ TABLES: dict[str, dict[str, Key]] = {
         **_ROW,
         "what": Key(TEXT, "the conclusion", True),
         "kind": Key(_one_of(CONCLUSIONS),
-                    "the chosen lambda; training minus evaluated accuracy, loss or cost; the first minus the "
-                    "second; spread over settings without and with BN; epochs until the first is ahead for good", True),
+                    "lambda: the chosen one; gap: training minus evaluated accuracy, loss or cost; difference: the "
+                    "first experiment minus the second; spread: that over settings without BN minus that with BN; "
+                    "epochs: until the first is ahead of the second for good", True),
         "experiments": Key(NAMES, "the names of the experiments that it is about", True),
         "quantity": Key(_one_of(RESULTS), "what is compared; validation_accuracy"),
         "published": Key(FINITE, "the number of the report; or one of the next two"),

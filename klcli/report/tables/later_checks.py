@@ -175,7 +175,7 @@ def gradient_verdict(checks: Sequence[GradientCheck]) -> str:
     return (
         f"{'PASS' if passed == len(tensors) else 'FAIL'}: {passed} of {len(tensors)} tensors of {n} "
         f"{counted(n, 'network')} have rel to sum < {rtol:g}, or max abs < {atol:g} and < {atol:g} of the largest "
-        f"entry, or by the complex step an error < {atol:g} of the largest entry; "
+        f"|ga| + |gn|, or by the complex step an error < {atol:g} of the same; "
         f"largest max abs {max(error.max_absolute for error in tensors):.1e}, {kinks} {counted(kinks, 'kink')}"
     )
 
