@@ -96,14 +96,19 @@ def _is_disabled() -> bool:
     return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 
-def code_folder() -> Path:
-    """Return the cache folder of the machine code, named by a hash of NumPy's version and the sources in this folder.
+@lru_cache
+def code_name() -> str:
+    """Return the name of this machine code, a hash of NumPy's version and the sources in this folder.
 
     numba compiles a function again after a change of its own file, but not after a change of a file that it uses.
     """
     sources = [file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))]
-    about = hashlib.sha256(b"".join([np.__version__.encode(), *sources]))
-    return cache_folder() / "compiled" / about.hexdigest()[:16]
+    return hashlib.sha256(b"".join([np.__version__.encode(), *sources])).hexdigest()[:16]
+
+
+def code_folder() -> Path:
+    """Return the cache folder of the machine code."""
+    return cache_folder() / "compiled" / code_name()
 
 
 @lru_cache

@@ -19,7 +19,7 @@ from numba.core.ccallback import CFunc
 from numba.core.cgutils import alloca_once_value, get_or_insert_function, unpack_tuple
 from numba.extending import intrinsic
 
-from klcli.compiled import held_folder, writable
+from klcli.compiled import code_name, held_folder, writable
 from klcli.compiled.blas import address_of_gemm
 
 # No fastmath: every operation is rounded as it is written. With it, the bits would depend on the vector width of the
@@ -42,7 +42,8 @@ class _Folder(_Named):
         return str(Path(folder, self.get_suitable_cache_subpath(self._py_file)))
 
     def get_disambiguator(self) -> str:
-        return f"{super().get_disambiguator()}-{BITS}"  # machine code passes integers of this size to BLAS
+        # Files of other sources, or of a BLAS with integers of another size, can be in a cache of the user's own.
+        return f"{super().get_disambiguator()}-{code_name()}-{BITS}"
 
 
 class _Cache(FunctionCache):

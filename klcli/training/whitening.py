@@ -4,6 +4,7 @@ import numpy as np
 
 from klcli.data.augmentation import mirror
 from klcli.data.dataset import PIXELS, Split
+from klcli.training.environment import numpy_environment, pin_threads
 
 ROWS = 5000  # images at once: 61 MB of float32
 HALF = PIXELS // 2
@@ -34,7 +35,8 @@ def whitening(images: Split, components: int, eps: float) -> np.ndarray:
             Z = halves[0] + sign * halves[1]
             covariance += Z.T @ Z
     which, n = (max(0, HALF - components), HALF - 1), 2 * len(images)  # eigenvalues ascend
-    found = {sign: eigh(covariance / n, subset_by_index=which) for sign, covariance in covariances.items()}
+    with pin_threads(numpy_environment().threads):  # SciPy has a BLAS of its own, which may be loaded only now
+        found = {sign: eigh(covariance / n, subset_by_index=which) for sign, covariance in covariances.items()}
     L = np.concatenate([values for values, _ in found.values()])
     U = np.empty((PIXELS, len(L)))
     U[left] = np.hstack([_oriented(vectors) / np.sqrt(2) for _, vectors in found.values()])

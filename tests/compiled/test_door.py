@@ -191,6 +191,13 @@ def test_code_for_either_size_of_the_integers_of_blas_has_files_of_its_own(monke
     assert len(names) == 2
 
 
+def test_code_of_other_sources_has_files_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder of the user's, `NUMBA_CACHE_DIR`, that of the klcli before an update would be used."""
+    here = jit._Cache(jit.product.py_func)._impl.filename_base
+    monkeypatch.setattr(jit, "code_name", lambda: "that of another version")
+    assert jit._Cache(jit.product.py_func)._impl.filename_base != here
+
+
 def test_the_door_gives_numpys_own_where_there_is_no_team() -> None:
     assert not isinstance(compiled.NUMPY, Team)
     with compiled.open_team(np.float32) as team:

@@ -104,7 +104,7 @@ def test_every_form_gives_the_written_images(cifar: Cifar, form: str, layout: st
         assert dataset.class_names[:2] == ("airplane", "automobile")
 
 
-@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_a_batch_that_python_3_has_written_again_is_the_same(cifar: Cifar, protocol: int) -> None:
     batch = pickle.loads(pickled(cifar))
     for content in (pickled(cifar, protocol), pickle.dumps({k.encode(): v for k, v in batch.items()}, protocol)):

@@ -1,5 +1,8 @@
 """Whitening: its columns match the definition, and the network after it is the same as without it."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +52,32 @@ def test_the_components_are_uncorrelated_and_each_has_its_share_of_variance(spli
     variances = np.linalg.svd(both, compute_uv=False)[:20] ** 2 / len(both)
     Y = both @ V
     np.testing.assert_allclose(Y.T @ Y / len(Y), np.diag(variances / (variances + 2.0)), atol=2e-4)
+
+
+@pytest.mark.slow
+def test_scipys_blas_has_as_many_threads_as_numpys() -> None:
+    """It is another library, loaded after NumPy's has got its number, and by default takes every core."""
+    program = """
+import numpy as np
+from threadpoolctl import threadpool_info
+from klcli.data.dataset import Split
+from klcli.training.environment import pin_threads
+from klcli.training.whitening import whitening
+
+rng = np.random.default_rng(0)
+rows = np.arange(20)
+split = Split(rng.integers(0, 256, (20, 3072), np.uint8), rows, rows % 10, np.zeros(3072), np.ones(3072), "pixel")
+numbers = []
+with pin_threads(1):
+    import scipy.linalg
+    eigh = scipy.linalg.eigh
+    scipy.linalg.eigh = lambda *given, **named: numbers.append(threadpool_info()) or eigh(*given, **named)
+    whitening(split, 9, 1.0)
+print(*[{pool["num_threads"] for pool in found if pool["user_api"] == "blas"} for found in numbers])
+"""
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "{1} {1}\n"
 
 
 @pytest.mark.slow

@@ -139,9 +139,11 @@ def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1") if encoding in ("latin1", "latin-1") else _refuse(f"the codec {encoding}")
 
 
-_RECONSTRUCT = np.empty(0).__reduce__()[0]  # NumPy's own function, whose module changed between versions
+# NumPy's own functions, whose modules changed between versions.
+_RECONSTRUCT, _FROMBUFFER = np.empty(0).__reduce__()[0], np.empty(0).__reduce_ex__(5)[0]
 _ALLOWED: dict[tuple[str, str], Any] = {
     **dict.fromkeys(((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")), _RECONSTRUCT),
+    **dict.fromkeys(((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")), _FROMBUFFER),
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): _encode_latin1,
