@@ -138,7 +138,7 @@ def test_a_wrong_column_is_refused_before_any_run_is_read(
     here: Klcli, large: Path, monkeypatch: pytest.MonkeyPatch, work: Counter[str], words: str, nearest: str
 ) -> None:
     monkeypatch.setenv("KLCLI_DB", str(large / "results/klcli.db"))
-    done = here("report", *words.split())
+    done = here("report", "--quiet", *words.split())
     assert (done.returncode, done.stdout) == (2, "")
     [line] = done.stderr.splitlines()
     assert nearest in line

@@ -270,7 +270,7 @@ def test_signals_at_any_moment(start: Start, klcli: Klcli, tmp_path: Path, share
             hidden = [file for folder in (shared_cache, tmp_path / "results") for file in folder.rglob(".*")]
             assert [file for file in hidden if file.is_file()] == []
             reached.add(process.returncode)
-    assert reached > {130, 143, 129}
+    assert reached >= {130, 143, 129}
     assert klcli("report").returncode == 0
     assert "running" not in _states(tmp_path / "results/klcli.db")
 

@@ -29,7 +29,7 @@ RECORDING = {
     "evaluate": "evaluate 3",
 }
 READING = (
-    *("report", "report --json", "report --format csv", "--help", "train --help", "--version", "data info"),
+    *("report", "report --json", "report --format csv", "--help", "train --help", "--version", "data info -q"),
     *("train --list-presets", "train --list-presets --json", "reproduce --list", "assignment --dry-run -q"),
 )
 COLOUR = re.compile(r"\x1b\[(\d+;)*[349][0-8][;m]")

@@ -229,7 +229,8 @@ def test_three_deaths_over_one_stack_end_the_study(tasks: Tasks) -> None:
     def reaper() -> None:
         while not over.wait(0.02):
             for pid in workers():
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # killed in the round before, and gone by now
+                    os.kill(pid, signal.SIGKILL)
                 killed.add(pid)
 
     # The stacks of one job train in this process; three jobs for two stacks start two.
@@ -307,7 +308,8 @@ def test_ctrl_c_reaches_workers_and_is_left_to_the_parent(tasks: Tasks) -> None:
     def interrupter() -> None:
         while not over.wait(0.01):
             for pid in workers():
-                os.kill(pid, signal.SIGINT)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGINT)
                 sent.add(pid)
 
     thread = threading.Thread(target=interrupter)

@@ -83,7 +83,12 @@ def test_the_check_is_quick() -> None:
         started = time.thread_time()  # other programs do not count
         wrong_products()
         times.append(time.thread_time() - started)
-    assert min(times) < 0.05
+    A, ones = np.ones((101, 101)), []
+    for _ in range(5):
+        started = time.thread_time()
+        np.einsum("ij,jk->ik", A, A)
+        ones.append(time.thread_time() - started)
+    assert min(times) < max(0.05, 50 * min(ones))  # some nine such sums, on a slow machine too
 
 
 @pytest.fixture
@@ -144,7 +149,8 @@ def test_the_verdict_is_kept_for_each_kernel_and_not_believed_if_damaged(light: 
     first.write_text("")
     assert verdicts() == [first]
     assert first.read_text() == text
-    assert len(verdicts(NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512F")) >= 1
+    found = " ".join(np.show_config(mode="dicts")["SIMD Extensions"].get("found", ()))  # type: ignore[call-overload,index]
+    assert len(verdicts(NPY_DISABLE_CPU_FEATURES=found)) == 1 + bool(found)
     before = len(verdicts())
     if "SkylakeX" in text or "Haswell" in text:
         assert len(verdicts(OPENBLAS_CORETYPE="Nehalem")) == before + 1
