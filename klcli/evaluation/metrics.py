@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import numpy as np
 
@@ -70,26 +69,9 @@ def score_of(log_P: np.ndarray, split: Split) -> Score:
     return Score(float(loss), float(np.mean(log_P.argmax(axis=-1) == split.labels)))
 
 
-@dataclass(frozen=True)
-class Confusion:
-    """The number of images of each class (row) that were predicted as each class (column)."""
-
-    counts: np.ndarray[Any, np.dtype[np.int64]]  # (K, K)
-
-    @property
-    def accuracy(self) -> float:
-        return float(np.trace(self.counts) / self.counts.sum())
-
-    def most_confused(self, n: int) -> list[tuple[int, int, int]]:
-        """Return the n most confused unordered pairs of classes, with their counts."""
-        both = self.counts + self.counts.T
-        pairs = [(a, b, int(both[a, b])) for a in range(len(both)) for b in range(a + 1, len(both)) if both[a, b]]
-        return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))[:n]
-
-
-def confusion(labels: np.ndarray, predicted: np.ndarray) -> Confusion:
-    """Count the pairs of true and predicted class."""
-    return Confusion(np.bincount(labels * CLASSES + predicted, minlength=CLASSES**2).reshape(CLASSES, CLASSES))
+def confusion(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return the number of images of each class (row) that were predicted as each class (column), (K, K)."""
+    return np.bincount(labels * CLASSES + predicted, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
 
 
 def predict(network: Network, split: Split, dtype: str = "float32") -> np.ndarray:

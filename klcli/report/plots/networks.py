@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from klcli.evaluation.metrics import Confusion
 from klcli.report.plots import own_settings
 from klcli.report.plots.chart import OF_SPLIT, SCREEN, Look
 from klcli.report.plots.figure import dress, new_figure, plain, to_bytes
@@ -24,12 +23,15 @@ WIDE, BARS_INCHES = 9.0, 2.8  # inches of a figure with the matrix beside the ba
 
 @own_settings()
 def draw_confusion(
-    run: Run, confusion: Confusion, classes: Sequence[str], suffix: str = "png", look: Look = SCREEN, on: str = "test"
+    run: Run, counts: np.ndarray, classes: Sequence[str], suffix: str = "png", look: Look = SCREEN, on: str = "test"
 ) -> bytes:
-    """Draw the matrix in percent of each true class and the most confused pairs, of the split `on`; return a file."""
+    """Draw the counts (K, K), the true class in rows, in percent of each true class, and the most confused pairs.
+
+    `on` is the split of the images. Returns a picture file.
+    """
     names = [*map(plain, classes)]
-    counts = confusion.counts  # (K, K), the true class in rows
-    caption = f"{settings_line(run)}; {counts.sum()} {on} images, accuracy {confusion.accuracy:.4f}"
+    accuracy = np.trace(counts) / counts.sum()
+    caption = f"{settings_line(run)}; {counts.sum()} {on} images, accuracy {accuracy:.4f}"
     width, title = look.inches(12), run_title(f"Confusion on the {on} split, run", run)
     is_wide, side = width >= WIDE, min(6.0, 0.9 * width)
     digits = min(9, DIGITS * side)
@@ -47,7 +49,7 @@ def draw_confusion(
     matrix.set_yticks(places, names)
     matrix.set(xlabel="predicted", ylabel="true class", title="percent of each class")
     matrix.spines[:].set_visible(False)
-    if pairs := confusion.most_confused(PAIRS)[::-1]:
+    if pairs := most_confused(counts, PAIRS)[::-1]:
         both, mistakes = [f"{names[a]} and {names[b]}" for a, b, _ in pairs], [n for *_, n in pairs]
         bars.bar_label(bars.barh(both, mistakes, color=OF_SPLIT[on]), padding=3)
         bars.margins(x=0.12)
@@ -55,6 +57,13 @@ def draw_confusion(
     dress(bars)
     bars.grid(axis="y", visible=False)
     return to_bytes(figure, suffix, look)
+
+
+def most_confused(counts: np.ndarray, n: int) -> list[tuple[int, int, int]]:
+    """Return the n most confused unordered pairs of classes, with their counts."""
+    both = counts + counts.T
+    pairs = [(a, b, int(both[a, b])) for a in range(len(both)) for b in range(a + 1, len(both)) if both[a, b]]
+    return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))[:n]
 
 
 def weight_images(W: np.ndarray) -> np.ndarray:
