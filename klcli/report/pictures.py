@@ -154,8 +154,10 @@ class Painter:
         return gather(*groups, {run.id: self._store.runs.epochs(run.id) for own in groups for run in own}, self._splits)
 
     def _training(self, runs: Sequence[Run]) -> list[Named]:
-        """Return a picture of each setting, with a band over its repeats."""
-        groups = curves.repeats(runs)
+        """Return a picture of each setting, with a band over its repeats; of each range test, as its limits are its own."""
+        groups = list[Sequence[Run]]()
+        for own in curves.repeats(runs):
+            groups += [[run] for run in own] if own[0].config.schedule == "range" else [own]
         return [(f"{_stem(own)}-training", partial(self._gathered, curves.training_curves, own)) for own in groups]
 
     def _curves(self, runs: Sequence[Run]) -> list[Named]:
