@@ -115,6 +115,8 @@ def test_repeats_continue_by_their_own_command(here: Klcli, rows: Rows, tmp_path
     [
         (("--schedule", "constant"), ("--schedule constant",)),
         (("--cycles", "2"), ("--cycles", "--epochs")),
+        (("--snapshots",), ("--snapshots", "--lr-range-test has no cycles", "omit it")),
+        (("--eta-decay", "0.6"), ("--eta-decay", "--lr-range-test has no cycles", "omit it")),
         (("--resume", "last"), ("--resume last", "--lr-range-test")),
         (("--eta-min", "0"), ("--eta-min 0",)),
         (("--eta-max", "1e-6"), ("--eta-min", "--eta-max 1e-06")),
