@@ -68,8 +68,8 @@ def view(store: Store, selection: Selection) -> View:
     if order:
         store.runs.require_column(order.column)
     if selection.is_list and (order is None or order.column not in RESULTS):
-        if selection.dataset is not None:
-            called = _images_called(image_sets(store, RunFilter()), selection.dataset)
+        if selection.dataset is not None and (known := image_sets(store, RunFilter())):
+            called = _images_called(known, selection.dataset)
             chosen = replace(chosen, images=tuple(one.dataset_sha256 for one in called))
         return _listed(store, selection, chosen, order or NEWEST_FIRST)
     return _ranking(store, selection, chosen, order or BEST_FIRST)
