@@ -227,8 +227,10 @@ class StudyProgress(Observer):
         self.bar = invocation.bar(first, BarColumn(bar_width=10), *others)  # all of a line fits into 80 columns
         self._study = self.bar.add_task(title, total=sum(updates), news="", left="")
         how: dict[str, Any] = {"news": "", "left": "", "start": False, "visible": self._shows_all}
+        every = [config for task in tasks for config in task.configs]
+        is_search = len({one.lam for one in every}) > 1 and len({one.sigma for one in every}) == 1
         self._stacks = [
-            self.bar.add_task(f"  {n}: {_words(task)}", total=total, **how)
+            self.bar.add_task(f"  {n}: {_words(task, is_search)}", total=total, **how)
             for n, (task, total) in enumerate(zip(tasks, updates, strict=True), start=1)
         ]
         if not invocation.is_live:  # the workers need seconds before their first update
@@ -271,12 +273,12 @@ class StudyProgress(Observer):
         self.bar.update(self._study, completed=done, news=news, left=self._forecast.words())
 
 
-def _words(task: "StackTask") -> str:
+def _words(task: "StackTask", is_search: bool) -> str:
     """Return a description of the replicas of a stack: `4 x lambda 1.2e-05 to 0.003`."""
     first = task.configs[0]
-    name, what = ("lam", "lambda") if first.sigma is None else ("sigma", "sigma")
+    name, what = ("lam", "lambda") if is_search or first.sigma is None else ("sigma", "sigma")
     values = [getattr(config, name) for config in task.configs]
     low, high = min(values), max(values)
     between = f"{low:.2g}" if low == high else f"{low:.2g} to {high:.2g}"
-    bn = " with BN" if first.batch_norm and first.sigma is not None else ""
+    bn = " with BN" if first.batch_norm and name == "sigma" else ""
     return f"{len(task.configs)} x {what} {between}{bn}"

@@ -103,7 +103,7 @@ def _downloads() -> Iterator[Kept]:
     for path in sorted(folder.glob("*")):
         complete = path.name in {layout.archive for layout in layouts.LAYOUTS}
         if complete or path.suffix == ".part":
-            state = "complete" if complete else "incomplete, `klcli data fetch` continues it"
+            state = "complete" if complete else "incomplete, the same `klcli data fetch` continues it"
             yield Kept(DOWNLOAD, path, _size(path), "klcli data fetch", state)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from klcli.errors import ConfigError, DataError, StoreError
 from klcli.files import exists
+from klcli.settings.run_command import in_database
 from klcli.settings.run_names import LAST, parsed
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
@@ -44,7 +45,8 @@ def _named(store: Store, which: str, asked: str) -> list[Run]:
         if found := store.runs.where(latest) if name == LAST else best_runs(store, 1, RunFilter()):
             return found
         kind = "complete run" if name == LAST else "run to rank"
-        raise ConfigError(f"{asked} {which}: {store.path} holds no {kind} yet, begin with `klcli train`")
+        begin = in_database("klcli train", store.path)
+        raise ConfigError(f"{asked} {which}: {store.path} holds no {kind} yet, begin with `{begin}`")
     first, last = name
     if first < 0:
         found = store.runs.where("1 ORDER BY id DESC LIMIT 1 OFFSET ?", [-1 - first])

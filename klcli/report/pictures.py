@@ -65,7 +65,8 @@ class Painter:
         end = "".join(f"-{split}" for split in self._splits)
         if kind == OF_GRADIENTS:
             checks = self._store.gradient_checks.suite()
-            require(bool(checks), f"--plot {kind}: there is no gradient check yet, begin with `klcli gradcheck`")
+            first = in_database("klcli gradcheck", self._store.path)
+            require(bool(checks), f"--plot {kind}: there is no gradient check yet, begin with `{first}`")
             return [(f"gradcheck-{checks[0].suite:06d}", partial(draw, lambda: gradient_errors(checks)))]
         every = in_database("klcli report --list", self._store.path)
         require(bool(view.runs), f"--plot {kind}: there is no run to draw, `{every}` shows all")
@@ -154,8 +155,10 @@ class Painter:
         return gather(*groups, {run.id: self._store.runs.epochs(run.id) for own in groups for run in own}, self._splits)
 
     def _training(self, runs: Sequence[Run]) -> list[Named]:
-        """Return a picture of each setting, with a band over its repeats."""
-        groups = curves.repeats(runs)
+        """Return a picture of each setting, with a band over its repeats; each range test has one of its own."""
+        groups = list[Sequence[Run]]()
+        for own in curves.repeats(runs):
+            groups += [[run] for run in own] if own[0].config.schedule == "range" else [own]
         return [(f"{_stem(own)}-training", partial(self._gathered, curves.training_curves, own)) for own in groups]
 
     def _curves(self, runs: Sequence[Run]) -> list[Named]:

@@ -68,8 +68,8 @@ def view(store: Store, selection: Selection) -> View:
     if order:
         store.runs.require_column(order.column)
     if selection.is_list and (order is None or order.column not in RESULTS):
-        if selection.dataset is not None:
-            called = _images_called(image_sets(store, RunFilter()), selection.dataset)
+        if selection.dataset is not None and (known := image_sets(store, RunFilter())):
+            called = _images_called(known, selection.dataset)
             chosen = replace(chosen, images=tuple(one.dataset_sha256 for one in called))
         return _listed(store, selection, chosen, order or NEWEST_FIRST)
     return _ranking(store, selection, chosen, order or BEST_FIRST)
@@ -236,7 +236,7 @@ def gradients_view(
     from klcli.report.tables import later_checks
 
     if not checks:
-        note = f"{store.path} holds no gradient check yet: begin with `klcli gradcheck`"
+        note = f"{store.path} holds no gradient check yet: begin with `{in_database('klcli gradcheck', store.path)}`"
         return View(notes=[note], document={"checks": []})
     table, cut = _limited(later_checks.suite_table(checks, measures), limit)
     tables = [later_checks.gradient_check_table(one, measures) for one in later_checks.limited(checks, limit)]
@@ -298,8 +298,9 @@ def latest_study(store: Store, kind: str) -> int:
     """Return the latest search or sweep, of all images before of a subset. Raises ConfigError if there is none."""
     own = (one for one in store.studies.all() if one.kind == kind and one.stage != "final")
     found = [(is_on_all_images(one), one.id) for one in own]
-    command = {"lambda": "search-lambda --coarse --fine", "sigma": "sigma-sweep"}[kind]
-    require(bool(found), f"--plot {kind}: there is no such study yet, begin with `klcli {command}`")
+    command = {"lambda": "klcli search-lambda --coarse --fine", "sigma": "klcli sigma-sweep"}[kind]
+    first = in_database(command, store.path)
+    require(bool(found), f"--plot {kind}: there is no such study yet, begin with `{first}`")
     return max(found)[1]
 
 

@@ -14,6 +14,10 @@ VARY = ("all", "init", "order", "split")
 MOST_REPEATS, MOST_THREADS = 1000, 1024  # as many processes as threads
 EXPORT_FORMATS = ("npz", "safetensors")  # of a network
 MEASURES, ALL = ("errors", "ratios", "decimals", "moments"), "all"  # groups of columns of a gradient check
+IN_GRADIENT = (  # the settings that a gradient check has
+    "hidden", "activation", "silu_slope", "batch_norm", "bn_position", "bn_eps", "initializer", "sigma", "lam",
+    "dropout", "label_smoothing", "standardise",
+)  # fmt: skip
 EXPORT = "klcli.npz"  # of gradients, for another program
 SEARCH, REPRODUCTION = "Search", "Reproduction"  # panels of --help
 

@@ -222,8 +222,8 @@ class Runs:
         raise self.missing(run_id)
 
     def missing(self, which: object) -> StoreError:
-        every = f"`{in_database('klcli report --list', self._db.path)}` shows all that are there"
-        cure = every if self.count_by_state() else "begin with `klcli train`"
+        first, every = (in_database(f"klcli {words}", self._db.path) for words in ("train", "report --list"))
+        cure = f"`{every}` shows all that are there" if self.count_by_state() else f"begin with `{first}`"
         return StoreError(f"{self._db.path}: there is no run {which}, {cure}")
 
     def epochs(self, run_id: int) -> list[Epoch]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Self
 
 from klcli.errors import StoreError
+from klcli.settings.run_command import in_database
 from klcli.store.connection import Database, explained
 from klcli.store.later_checks import Evaluations, GradientChecks
 from klcli.store.locks import Locks
@@ -40,4 +41,5 @@ class Store:
         with explained(path):
             if path.exists():
                 return cls(path)
-        raise StoreError(f"{path}: there is no database here, `klcli train` creates one (or name another with --db)")
+        first = in_database("klcli train", path)
+        raise StoreError(f"{path}: there is no database here, `{first}` creates one (or name another with --db)")

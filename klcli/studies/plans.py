@@ -85,9 +85,9 @@ def range_test(config: TrainConfig, typed: Sequence[str]) -> TrainConfig:
     """Return the config of a range test with the settings in `typed`. Raises ConfigError for a schedule or cycles."""
     own = "schedule" in typed and config.schedule != "range"
     require(not own, f"--schedule {config.schedule}: --lr-range-test has a schedule of its own, give one of them")
-    for name in ("cycles", "step_size", "step_epochs"):
+    for name in ("cycles", "step_size", "step_epochs", "eta_decay", "snapshots"):
         option = f"--{name.replace('_', '-')}"
-        require(name not in typed, f"{option}: --lr-range-test has no cycles, give its length with --epochs")
+        require(name not in typed, f"{option}: --lr-range-test has no cycles, omit it (--epochs is its length)")
     defaults = {name: value for name, value in RANGE_TEST_DEFAULTS.items() if name not in typed}
     return replace(config, schedule="range", **defaults)
 

@@ -53,6 +53,12 @@ def test_several_runs_are_compared_with_themselves(here: Klcli, trained: Path, r
     assert [one["test_accuracy"] for one in document["stored"]] == [run["test_accuracy"] for run in runs[:2]]
 
 
+def test_the_title_names_the_images_of_every_run(here: Klcli, trained: Path) -> None:
+    assert " on synthetic, subset" in here("evaluate", "1", "2").stdout
+    change(trained, "UPDATE runs SET dataset = 'cifar10' WHERE id = 2")
+    assert " on synthetic and cifar10, subset" in succeeded(here("evaluate", "1", "2", "3")).stdout
+
+
 def test_an_ensemble_and_where_it_is_shown(here: Klcli, trained: Path, rows: Rows) -> None:
     done = succeeded(here("evaluate", "2", "3", "--ensemble"))
     [row] = rows("evaluations")

@@ -1,6 +1,7 @@
 """`klcli train --lr-range-test`: a stored run, its picture, its suggestion, and its end where eta is too large."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -47,10 +48,17 @@ def test_one_that_diverges_has_found_the_end_of_the_range(here: Klcli, rows: Row
     assert "suggest" in note
 
 
-@pytest.mark.usefixtures("unrendered")
-def test_members_can_test_ranges_too(here: Klcli, rows: Rows) -> None:
-    succeeded(here(*TINY, "--repeats", "2", "--jobs", "1", "--evaluations-per-cycle", "2", "--quiet"))
+def test_members_can_test_ranges_too(here: Klcli, rows: Rows, tmp_path: Path) -> None:
+    """Each has limits of its own, so that a picture of their mean could show none."""
+    done = succeeded(here(*TINY, "--repeats", "2", "--jobs", "1", "--evaluations-per-cycle", "2"))
     assert [(run["schedule"], run["test_accuracy"]) for run in rows("runs")] == [("range", None)] * 2
+    [following] = re.findall(r"^next +klcli (.*)$", done.stderr, re.MULTILINE)
+    assert following == "report --study 1 --plot curves"  # no ranking has them
+    succeeded(here("report", "--study", "1", "--plot", "training", "--to", "t.svg"))
+    drawn = sorted(tmp_path.glob("*.svg"))
+    assert [path.stem for path in drawn] == ["t-run-000001-training", "t-run-000002-training"]
+    titles = [re.findall("<!-- Learning-rate range test, run ([0-9]+):", path.read_text()) for path in drawn]
+    assert titles == [["1"], ["2"]]
 
 
 @pytest.mark.slow
@@ -107,6 +115,8 @@ def test_repeats_continue_by_their_own_command(here: Klcli, rows: Rows, tmp_path
     [
         (("--schedule", "constant"), ("--schedule constant",)),
         (("--cycles", "2"), ("--cycles", "--epochs")),
+        (("--snapshots",), ("--snapshots", "--lr-range-test has no cycles", "omit it")),
+        (("--eta-decay", "0.6"), ("--eta-decay", "--lr-range-test has no cycles", "omit it")),
         (("--resume", "last"), ("--resume last", "--lr-range-test")),
         (("--eta-min", "0"), ("--eta-min 0",)),
         (("--eta-max", "1e-6"), ("--eta-min", "--eta-max 1e-06")),

@@ -80,6 +80,31 @@ def test_a_database_without_a_complete_run_lists_the_others(here: Klcli, course:
     assert "3 failed" in succeeded(here(*shlex.split(second))).stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "first"),
+    [
+        ("report", 0, "train --hidden 50 30 20 --bn"), ("report --list", 0, "train --hidden 50 30 20 --bn"),
+        ("report --gradchecks", 0, "gradcheck"), ("report --plot gradients", 2, "gradcheck"),
+        ("report --plot lambda", 2, "search-lambda --coarse --fine"), ("report --plot sigma", 2, "sigma-sweep"),
+        ("report --run 7", 4, "train"), ("evaluate last", 2, "train"), ("report --run best", 2, "train"),
+    ],
+)  # fmt: skip
+def test_the_command_that_begins_writes_to_the_database_that_is_empty(
+    here: Klcli, course: Path, words: str, code: int, first: str
+) -> None:
+    execute(course / DB, "DELETE FROM runs")
+    done = here(*words.split(), "--db", DB)
+    assert done.returncode == code, done.stderr
+    assert re.findall("`klcli ([^`]*)`", done.stdout + done.stderr) == [f"{first} --db {DB}"]
+
+
+def test_the_command_that_begins_a_database_creates_the_one_that_is_missing(here: Klcli, course: Path) -> None:
+    done = here("report", "--db", "no such.db")
+    assert done.returncode == 4
+    assert re.findall("`klcli ([^`]*)`", done.stderr) == ["train --db 'no such.db'"]
+    assert "`klcli train` creates one" in here("report").stderr  # the default database needs no name
+
+
 @pytest.mark.usefixtures("unrendered")
 def test_the_commands_of_a_page_show_its_runs(here: Klcli, course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of runs on four sets of images, and of the filter of the page."""

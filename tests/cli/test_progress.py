@@ -7,7 +7,9 @@ from command import Klcli, succeeded
 
 from klcli.cli import progress
 from klcli.cli.invocation import Invocation
-from klcli.cli.progress import Forecast, Step
+from klcli.cli.progress import Forecast, Step, StudyProgress
+from klcli.settings.train_config import TrainConfig
+from klcli.studies.execution import ImagesReference, StackTask
 
 POLL = 0.2  # seconds between two readings of the workers
 
@@ -78,6 +80,29 @@ def test_a_step_whose_first_part_is_long_shows_its_time() -> None:
     assert re.fullmatch(r"0 of 1740, \d\d\.\d s so far", step.words())
     step(870)
     assert re.fullmatch(r"870 of 1740, \d\d\.\d s left", step.words())
+
+
+@pytest.mark.parametrize(
+    ("stacks", "lines"),
+    [
+        ([[(1e-5, 0.01), (0.003, 0.01)], [(0.1, 0.01)]], ["2 x lambda 1e-05 to 0.003", "1 x lambda 0.1"]),
+        ([[(1e-5, None), (0.003, None)], [(0.1, None)]], ["2 x lambda 1e-05 to 0.003", "1 x lambda 0.1"]),
+        ([[(0.2, 0.1), (0.2, 0.01)], [(0.2, 0.001)]], ["2 x sigma 0.01 to 0.1 with BN", "1 x sigma 0.001 with BN"]),
+        ([[(0.2, 0.1)] * 2], ["2 x sigma 0.1 with BN"]),
+        ([[(0.2, 0.1)], [(0.3, 0.01)]], ["1 x sigma 0.1 with BN", "1 x sigma 0.01 with BN"]),
+    ],
+)
+def test_the_line_of_a_stack_has_what_differs_in_the_study(
+    stacks: list[list[tuple[float, float | None]]], lines: list[str]
+) -> None:
+    """In a search, all networks may have one sigma."""
+    tasks, images = [], ImagesReference("", "", "")
+    for number, stack in enumerate(stacks):
+        ways = [(lam, sigma, "he" if sigma is None else "normal") for lam, sigma in stack]
+        own = [TrainConfig(lam=lam, sigma=sigma, initializer=way, batch_norm=True) for lam, sigma, way in ways]
+        tasks.append(StackTask((number,), tuple(own), images, evaluate_test=False, threads=1))
+    shown = StudyProgress(Invocation(quiet=True), "study 1", tasks, [9] * len(tasks))
+    assert [task.description for task in shown.bar.tasks[1:]] == [f"  {n}: {one}" for n, one in enumerate(lines, 1)]
 
 
 @pytest.mark.slow

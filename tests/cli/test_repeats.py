@@ -1,6 +1,7 @@
 """Repeats: a seed is the seed of all that is drawn, each run of a study is what its command gives alone."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,11 @@ def test_what_varies_is_recorded_and_said(
     own_splits = [run["split_seed"] for run in rows("runs")]
     assert own_splits == ([1, 2, 3] if vary == "split" else [None] * 3)
     assert "sampling error" in done.stdout
+    for command in (found := re.findall(r"^next +klcli (.*)$", done.stderr, re.MULTILINE)):
+        succeeded(here(*command.split()))
+    [means] = json.loads(here("report", "--group-by", "hidden,bn,lambda", "--json").stdout)["groups"]
+    is_of_all = means["validation_accuracy_n"] == 3  # runs on other validation images are not ranked together
+    assert found == ["report --study 1 --plot curves", *["report --group-by hidden,bn,lambda"] * is_of_all]
     report = here("report", "--study", "1").stdout
     assert words[1] in report
     assert ("drawn with split seeds 1 to 3" in report) == (vary == "split")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import Klcli, Refused, Rows, change
+from command import Klcli, Refused, Rows, change, succeeded
 
 
 def test_without_a_database(here: Klcli, refused: Refused, tmp_path: Path) -> None:
@@ -19,6 +19,16 @@ def test_an_empty_database(here: Klcli, trained: Path) -> None:
     assert "klcli train --hidden 50 30 20 --bn" in done.stdout
     document = json.loads(here("report", "--json").stdout)
     assert (document["schema"], document["command"], document["runs"]) == (1, "report", [])
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_a_database_of_a_gradient_check_has_no_images_to_choose_from(here: Klcli) -> None:
+    succeeded(here("gradcheck", "--data", "synthetic", "--hidden", "3", "--dims", "5", "--images", "5"))
+    for options in ((), ("--list",)):
+        done = succeeded(here("report", "--dataset", "cifar10", *options))
+        assert "yet: begin with `klcli train --hidden 50 30 20 --bn`" in done.stdout
+    succeeded(here("report", "--dataset", "cifar10", "--html", "page.html"))
+    assert "Gradient check" in Path("page.html").read_text()
 
 
 def test_the_best_run_comes_first(klcli: Klcli, trained: Path, rows: Rows) -> None:

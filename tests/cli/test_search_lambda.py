@@ -175,15 +175,20 @@ def test_a_search_in_which_everything_diverges_says_so_and_is_kept(here: Klcli, 
     assert "every lambda diverged" in done.stderr.splitlines()[-1]
     assert stages(rows) == [("coarse", None, "complete")]
     assert [row[-1] for row in cells(done)] == ["diverged"] * 4
+    assert "next " not in done.stderr  # there is no picture of it
     assert json.loads(here(*SEARCH, "--eta-max", "1e30", "--json").stdout)["choice"] is None
 
 
 def test_a_final_training_that_diverged_is_named_below_the_means(here: Klcli, tmp_path: Path) -> None:
+    """And it has no network for the next command."""
     command = (*LISTED, "--values", "0.001", "--repeats", "2", "--final")
     assert "Not included" not in here(*command).stdout
-    change(tmp_path, "UPDATE runs SET state = 'diverged' WHERE id = 4")
-    done = succeeded(here(*command, "--resume"))
-    assert "Not included: run 4 (diverged)." in done.stdout.splitlines()
+    for number, code, evaluated in ((3, 0, ["4"]), (4, 6, [])):
+        change(tmp_path, f"UPDATE runs SET state = 'diverged' WHERE id = {number}")
+        done = here(*command, "--resume")
+        assert done.returncode == code
+        assert ("Not included: run 3 (diverged)." in done.stdout.splitlines()) is (number == 3)
+        assert re.findall(r"^next +klcli evaluate (\d+) --flips$", done.stderr, re.MULTILINE) == evaluated
 
 
 # --- what is refused

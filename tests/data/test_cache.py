@@ -55,6 +55,8 @@ def test_everything_is_shown_and_what_can_be_made_again_is_removed(
         (BLAS, "current"), (CODE, "current"), (CODE, "of another version"), (DOWNLOAD, "complete"),
         (DOWNLOAD, "incomplete"), (IMAGES, "current"), (IMAGES, "its source is gone or has changed"),
     ]  # fmt: skip
+    [continued] = [one.state for one in found if one.path.suffix == ".part"]
+    assert continued == "incomplete, the same `klcli data fetch` continues it"  # of its address alone
     images = {one.source: one for one in found if one.kind == IMAGES}
     assert images.keys() == {str(cifar.binary), str(twin)}
     assert all(one.bytes == one.path.stat().st_size == cifar.pixels.size + cifar.labels.size for one in images.values())

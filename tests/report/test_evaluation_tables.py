@@ -202,6 +202,19 @@ def test_the_measures_of_a_suite_are_summed_up() -> None:
 def test_the_title_of_a_check_has_what_decides_a_gradient() -> None:
     first = TrainConfig(batch_norm=True, dropout=0.1, bn_eps=1e-5, eta_max=0.2, epochs=3, dtype="float64", seed=3)
     assert gradient_check_title(check([first], 0.0)) == "3-layer 50-50 with BN, BN eps 1e-05, dropout 0.1, lambda 0.005"
+    absent = {  # from the network and the images of a check
+        "bn_momentum": 0.99, "bn_statistics": "adaptive", "bn_samples": 50, "whitening": 256, "whitening_eps": 5.0,
+        "flip": True, "shift": 3, "contrast": 0.3, "weak_augmentation": 0.1, "mixup": 0.2, "weight_average": 0.99,
+        "shuffle": False,
+    }  # fmt: skip
+    assert gradient_check_title(check([replace(first, **absent)], 0.0)) == gradient_check_title(check([first], 0.0))
+    others = TrainConfig(
+        hidden=(9,), activation="silu", silu_slope=1.7, initializer="normal", sigma=0.01, label_smoothing=0.1,
+        standardise="image", lam=0,
+    )  # fmt: skip
+    assert gradient_check_title(check([others], 0.0)) == (
+        "2-layer 9 SiLU, SiLU slope 1.7, init normal, sigma 0.01, label smoothing 0.1, standardised by image, lambda 0"
+    )
     stack = [TrainConfig(lam=lam, seed=seed) for seed, lam in enumerate((0.0, 0.1))]
     assert gradient_check_title(check(stack, 0.0)) == "3-layer 50-50, 2 replicas with lambda 0, 0.1"
 

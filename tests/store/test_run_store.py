@@ -288,7 +288,7 @@ def test_one_merged_run_on_other_images_does_not_hide_those_of_most_runs(recorde
 
 
 def test_a_missing_run_is_looked_for_where_runs_are(recorder: Any) -> None:
-    with pytest.raises(StoreError, match="there is no run 7, begin with `klcli train`"):
+    with pytest.raises(StoreError, match=r"there is no run 7, begin with `klcli train --db .*`"):
         recorder.store.runs.get(7)
     recorder.begin()
     with pytest.raises(StoreError, match=r"there is no run 7, `klcli report --list --db .*` shows all that are there"):

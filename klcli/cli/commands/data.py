@@ -89,7 +89,7 @@ def fetch(
         invocation.say(f"{path_text(fetched.path)} already contains the official copy")
     else:
         invocation.say(f"from {address} to {path_text(destination)}")
-        kept = "the partial download is kept, run `klcli data fetch` again to continue"
+        kept = "the partial download is kept, run the same command again to continue"
         with at_the_end(lambda: kept), Step(invocation, "connecting") as step:
 
             def progress(done: int, total: int | None) -> None:

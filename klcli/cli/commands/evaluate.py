@@ -38,7 +38,8 @@ def evaluate(
 
     names = list(dict.fromkeys(network_name(run.config) for run in found))
     names = names if len(names) <= SHOWN_NETWORKS else [f"{len(names)} different networks"]
-    what = f"{run_numbers(found).capitalize()}: {', '.join(names)} on {found[0].dataset}{subset_words(found)}"
+    on = " and ".join(dict.fromkeys(run.dataset for run in found))
+    what = f"{run_numbers(found).capitalize()}: {', '.join(names)} on {on}{subset_words(found)}"
     title = f"{what}, evaluated again: {'; '.join(dict.fromkeys(map(evaluation_words, evaluations)))}"
     notes = [] if ensemble else difference_notes(evaluations, found)
     invocation.result(evaluation_table(title, evaluations, found), *notes)

@@ -10,7 +10,7 @@ from klcli.cli.invocation import ALWAYS, Invocation, invoked
 from klcli.cli.options import is_typed, takes, typed_settings
 from klcli.errors import ConfigError, GradientCheckFailed
 from klcli.report.words import counted, network_name
-from klcli.settings.procedures import ALL, EXPORT, MEASURES, CheckSettings, measures_of
+from klcli.settings.procedures import ALL, EXPORT, IN_GRADIENT, MEASURES, CheckSettings, measures_of
 from klcli.settings.setting import Role, require, setting
 from klcli.settings.train_config import TrainConfig
 from klcli.text import command_text, path_text
@@ -19,18 +19,14 @@ if TYPE_CHECKING:
     from klcli.store.records import GradientCheck
     from klcli.store.store import Store
 
-NETWORK_FIELDS = (
-    "hidden", "activation", "silu_slope", "batch_norm", "bn_position", "bn_eps", "initializer", "sigma", "lam",
-    "dropout", "label_smoothing", "standardise",
-)  # fmt: skip
 OWN = "Your own program"  # panel of --help
 USED = {  # the options that --export and --against use
-    "--export": {"export", "preset", *NETWORK_FIELDS, "seed", "images", "dims", "data", "db", *ALWAYS},
+    "--export": {"export", "preset", *IN_GRADIENT, "seed", "images", "dims", "data", "db", *ALWAYS},
     "--against": {"against", "reference", "atol", "rtol", "db", *ALWAYS},
 }
 
 
-@takes(TrainConfig, only=("preset", *NETWORK_FIELDS, "seed"))
+@takes(TrainConfig, only=("preset", *IN_GRADIENT, "seed"))
 @takes(CheckSettings)
 @invoked("data", "db")
 def gradcheck(

@@ -52,10 +52,9 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
     if choice is not None:
         name = f"study-{found.studies[-1]:06d}-lambda.png"
         document["picture"] = picture = invocation.picture(name, lambda: lambda_search(found.stages, choice))
-    then = [f"report --study {found.studies[-1]} --plot lambda --to lambda.pdf"]
-    if found.final:
-        then += [f"evaluate {found.final[0].id} --flips"]
-    elif choice is not None:
+    then = [f"report --study {found.studies[-1]} --plot lambda --to lambda.pdf"] if choice else []
+    then += [f"evaluate {run.id} --flips" for run in found.final if run.state == "complete"][:1]
+    if choice is not None and not found.final:
         data, chosen = invocation.data or found.stages[0][1][0].dataset, replace(config, lam=choice.chosen.lam)
         final = run_command(chosen, data=data, threads=invocation.threads, db=None)
         then += [final.removeprefix("klcli ")]

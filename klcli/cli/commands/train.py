@@ -96,8 +96,8 @@ def _show_repeats(invocation: Invocation, study: int) -> None:
     suggestions = range_notes(runs, invocation.lab.epochs)
     notes = [*filter(None, (without_note(runs), repeats_note(runs))), *suggestions]
     invocation.result(*[repeats_table(title, complete), *notes] if complete else [title, *suggestions])
-    then = [f"report --study {study} --plot curves", "report --group-by hidden,bn,lambda"] if complete else []
-    invocation.places(*then)
+    ranked = ["report --group-by hidden,bn,lambda"] if invocation.vary != "split" and not suggestions else []
+    invocation.places(*([f"report --study {study} --plot curves", *ranked] if complete else []))
     document = {"study": study, "runs": [run_document(run) for run in runs]}
     invocation.document("train", document | ({"notes": suggestions} if suggestions else {}))
     if len(complete) < len(runs) and not suggestions:

@@ -7,15 +7,14 @@ from typing import Any
 
 from klcli.report.tables.table import SPLITS, Row, Table, columns, signed
 from klcli.report.words import IN_NAME, counted, network_name, not_counted, options_words
+from klcli.settings.procedures import IN_GRADIENT
 from klcli.settings.sameness import SETTINGS, numbers_key
-from klcli.settings.setting import Role
 from klcli.store.records import Evaluation, GradientCheck, Run
 from klcli.studies.statistics import Sample
 
 MEASURED = SPLITS[1:]
 SCORES = ("accuracy", "loss")
-NO_PART = (Role.OPTIMISATION, Role.EVALUATION, Role.RANDOMNESS)  # settings that change a gradient, except lambda
-_OMITTED = (*IN_NAME, *(one.key for one in SETTINGS.values() if one.role in NO_PART))
+_OMITTED = (*IN_NAME, "lam", *(key for key in SETTINGS if key not in IN_GRADIENT))
 _MEASURES = {
     "errors": "max_absolute:.1e=max abs; relative_to_sum:.1e=rel to sum",
     "ratios": "relative_to_maximum:.1e=rel to max; ratio_of_maxima:.1e=of maxima; ratio_of_sums:.1e=of sums",
@@ -161,7 +160,7 @@ def limited(checks: Sequence[GradientCheck], limit: int | None) -> list[Gradient
 
 def gradient_check_title(check: GradientCheck) -> str:
     """`3-layer 50-50 with BN, dropout 0.1, lambda 0.01`, or the lambdas of a stack."""
-    first, n = check.configs[0], len(check.configs)
+    first, n = replace(check.configs[0], bn_statistics="ema", bn_samples=None), len(check.configs)
     name = ", ".join(filter(None, [network_name(first), options_words(first, _OMITTED)]))
     lambdas = ", ".join(f"{config.lam:g}" for config in check.configs)
     return f"{name}, lambda {lambdas}" if n == 1 else f"{name}, {n} replicas with lambda {lambdas}"
