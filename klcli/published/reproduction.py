@@ -18,6 +18,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run, Study
 from klcli.store.store import Store
 from klcli.store.studies import deletions
+from klcli.training.budget import budget_of
 
 KIND = "reproduce"
 
@@ -101,10 +102,15 @@ def asked_for(whole: Report, rows: Sequence[str], *, quick: bool = False, subset
     """Return the part to reproduce. Raises ConfigError without such a row."""
     found = whole.only(rows)
     if quick:
-        found = found.with_configs(lambda config: replace(config, cycles=min(config.cycles, QUICK_CYCLES), epochs=None))
+        found = found.with_configs(_shortened)
     if subset is not None:
         found = found.with_configs(lambda config: replace(config, split=replace(config.split, subset=subset)))
     return found
+
+
+def _shortened(config: TrainConfig) -> TrainConfig:
+    is_short = budget_of(config).cycles <= QUICK_CYCLES
+    return config if is_short else replace(config, cycles=QUICK_CYCLES, epochs=None)
 
 
 def stored_reproduction(store: Store, number: int) -> Reproduction:
