@@ -114,7 +114,8 @@ def _train(runner: StudyRunner, one: Report, plans: Sequence[PlannedStudy], term
     settings |= registered(one, [config for study in plans for config in study.configs], terms.sha256)
     for method, configs, chains, names in plans:
         how: dict[str, Any] = {"vary": terms.vary, "evaluate_test": True, "chains": chains}
-        own = settings | ({"method": method} if method else {})
+        key = "method" if names or chains else "study"  # alone, it changes no training: its runs are like any others
+        own = settings | ({key: method} if method else {})
         stage, quirks = ", ".join(filter(None, (one.name, method))), {name: QUIRKS[name] for name in names}
         studies.append(runner.run(KIND, stage, configs, own, quirks=quirks, **how))
     return studies

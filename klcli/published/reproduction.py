@@ -88,8 +88,9 @@ def gather(wanted: Report, terms: Terms, store: Store, studies: list[int]) -> Re
     key = without_seeds if terms.vary == "split" else without_seeds_in_split
     mine, runs = [store.studies.get(study) for study in studies], dict[tuple[str, TrainConfig], list[Run]]()
     for study in mine:
+        method = study.settings.get("method") or study.settings.get("study", "")
         for run in store.studies.members(study.id):
-            runs.setdefault((study.settings.get("method", ""), key(run.config)), []).append(run)
+            runs.setdefault((method, key(run.config)), []).append(run)
     sha256, latest = terms.sha256, store.gradient_checks.latest
     checks = {one: [latest(stack, one.settings, sha256) for stack in one.networks()] for one in wanted.gradient_checks}
     errors = {one: [error for check in found if check for error in check.errors] for one, found in checks.items()}
