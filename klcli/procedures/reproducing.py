@@ -10,7 +10,7 @@ from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import StudyRunner
 from klcli.published import report as published
 from klcli.published.format.sources import open_report
-from klcli.published.planning import QUICK_SEEDS, planned
+from klcli.published.planning import QUICK_SEEDS, PlannedStudy, planned
 from klcli.published.quirks import QUIRKS
 from klcli.published.registration import registered
 from klcli.published.report import GradientExperiment, Report
@@ -20,7 +20,7 @@ from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.execution import stacks
 from klcli.studies.plans import check_repeats
-from klcli.training.budget import updates_of
+from klcli.training.budget import budget_of, updates_of
 
 ALL = "all"
 
@@ -34,25 +34,23 @@ def reproduce(
     mistake, or if rows are chosen from more than one report.
     """
     check_repeats(repeats, vary)
-    quick, subset = settings.quick, settings.subset
+    quick, subset, repeats = settings.quick, settings.subset, seeds_of(settings, repeats)
     known = ", ".join(published.report_names())
     require(bool(names), f"reproduce: name a report, one of {known}, {ALL}, or a file, as my-report.toml")
     unique = each_named(names)
     several = f"--only {' '.join(settings.only)}: rows of one report, {len(unique)} are named"
     require(not settings.only or len(unique) == 1, several)
-    reports = [*map(open_report, unique)]
-    chosen = [asked_for(one, settings.only, quick=quick, subset=subset) for one in reports]
-    repeats = seeds_of(settings, repeats)
-    configs = [config for one in chosen for experiment in one.experiments for config in experiment.configs]
+    chosen = [_planned(name, settings, repeats, vary) for name in unique]
+    configs = [config for _, plans in chosen for plan in plans for config in plan.configs]
     with setup.pinned():
         runner = StudyRunner.opened(setup, configs[0] if configs else TrainConfig(), resume)
         data = runner.dataset
         terms = Terms(data.name, data.official, data.sha256, repeats, quick, subset, settings.note, vary)
-        for one in chosen:
+        for one, plans in chosen:
             # Draws of the weights first: reports show the latest suite, which has the single networks.
             for are_draws in (True, False):
                 _check(runner, [check for check in one.gradient_checks if (check.repeats > 1) == are_draws])
-            studies = _train(runner, one, terms)
+            studies = _train(runner, one, plans, terms)
             with setup.observer.step("comparing with the published numbers"):
                 found = gather(one, terms, runner.store, studies)
             yield found
@@ -72,9 +70,7 @@ def extent(argument: str, settings: ReproductionSettings, repeats: int, vary: st
     """Count what a sound report holds, by its name or file, and what there is to train, with the updates that this
     takes on CIFAR-10 or a set of its size. Raises ConfigError if the report has a mistake.
     """
-    quick = settings.quick
-    one = asked_for(open_report(argument), settings.only, quick=quick, subset=settings.subset)
-    studies = [*planned(one, seeds_of(settings, repeats), quick=quick, vary=vary)]
+    one, studies = _planned(argument, settings, repeats, vary)
     parts = [(study, part) for study in studies for part in study.chains or stacks(study.configs)]
     updates = [updates_of([study.configs[p] for p in part], is_chain=bool(study.chains)) for study, part in parts]
     return {
@@ -84,6 +80,20 @@ def extent(argument: str, settings: ReproductionSettings, repeats: int, vary: st
         "gradient_checks": sum(len(check.networks()) for check in one.gradient_checks),
         "updates": sum(updates),
     }
+
+
+def _planned(
+    argument: str, settings: ReproductionSettings, repeats: int, vary: str
+) -> tuple[Report, list[PlannedStudy]]:
+    """Return what to reproduce of a report, with its plan. Raises ConfigError if it cannot train on such a subset."""
+    quick, subset = settings.quick, settings.subset
+    one = asked_for(open_report(argument), settings.only, quick=quick, subset=subset)
+    plans = [*planned(one, seeds_of(settings, repeats), quick=quick, vary=vary)]
+    for config in (config for experiment in one.experiments for config in experiment.configs):
+        few = f"--subset {subset}: a minibatch of {argument} has {config.batch_size} images, give at least that"
+        require(subset is None or subset >= config.batch_size, few)
+        budget_of(config)
+    return one, plans
 
 
 def _check(runner: StudyRunner, own: Sequence[GradientExperiment]) -> None:
@@ -97,14 +107,15 @@ def _check(runner: StudyRunner, own: Sequence[GradientExperiment]) -> None:
         record_checks(runner.setup, runner.store, runner.dataset, wanted)
 
 
-def _train(runner: StudyRunner, one: Report, terms: Terms) -> list[int]:
+def _train(runner: StudyRunner, one: Report, plans: Sequence[PlannedStudy], terms: Terms) -> list[int]:
     """Train the missing runs of a report, return its studies: one for each division of the images and each method."""
     settings: dict[str, Any] = {"report": one.name, "rows": list(one.rows), "quick": terms.quick}
-    studies, plans = [], [*planned(one, terms.repeats, quick=terms.quick, vary=terms.vary)]
+    studies = list[int]()
     settings |= registered(one, [config for study in plans for config in study.configs], terms.sha256)
     for method, configs, chains, names in plans:
         how: dict[str, Any] = {"vary": terms.vary, "evaluate_test": True, "chains": chains}
-        own = settings | ({"method": method} if method else {})
+        key = "method" if names or chains else "study"  # alone, it changes no training: its runs are like any others
+        own = settings | ({key: method} if method else {})
         stage, quirks = ", ".join(filter(None, (one.name, method))), {name: QUIRKS[name] for name in names}
         studies.append(runner.run(KIND, stage, configs, own, quirks=quirks, **how))
     return studies

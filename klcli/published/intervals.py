@@ -67,10 +67,11 @@ class Noise:
     def half(self, n: int | None = None) -> float | None:
         """Return h for n seeds, by default ours; None if nothing is known of the spread over seeds."""
         n, s0 = n or self.n, self.typical or Typical(0.0, 0)
-        own, prior = (n - 1) * (self.own is not None), max(0, min(PRIOR, s0.freedom - (self.n - 1)))
-        if not own + prior:
+        own, prior = n - 1, max(0, min(PRIOR, s0.freedom - (self.n - 1)))
+        if self.own is None and not prior:
             return None
-        s2 = (own * (self.own or 0.0) ** 2 + prior * s0.std**2) / (own + prior)
+        s = s0.std if self.own is None else self.own  # further seeds of one seed scatter as is typical
+        s2 = (own * s**2 + prior * s0.std**2) / (own + prior)
         seeds, images = s2 * (1 + 1 / n), self.sampling**2
         freedom = (own + prior) * (1 + images / seeds) ** 2 if seeds else math.inf  # by Satterthwaite: e is known
         return quantile(freedom) * math.sqrt(seeds + images)

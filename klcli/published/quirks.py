@@ -4,7 +4,7 @@ A quirk is called with the Training before its first update. It works for a stac
 it has no memory of its own. Everything else of the training stays as it is, the cost and its L2 term included.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +12,11 @@ import numpy as np
 from klcli.data.dataset import Split, standardisation
 from klcli.engine.layers import BatchNorm
 from klcli.settings.train_config import TrainConfig
+from klcli.training.budget import budget_of
 from klcli.training.networks import INIT
 from klcli.training.trainer import Quirk, Training
 
+HALVED, ANEW, BIASES = "decay of W1 halved", "running averages begin anew in every cycle", "random biases"
 OWN_STATISTICS = "each split standardised by its own statistics"
 
 
@@ -83,22 +85,23 @@ def by_itself(split: Split) -> Split:
     return replace(split, mean=mean, inverse_std=inverse_std)
 
 
-def impossible(quirks: Iterable[str], config: TrainConfig) -> Iterator[str]:
-    """Yield the reason for each quirk that a training with these settings cannot have, or that has no effect on it."""
-    conditions: dict[str, tuple[bool, str]] = {
-        "decay of W1 halved": (config.optimizer == "sgd" and not config.momentum, "sgd without momentum"),
-        OWN_STATISTICS: (config.standardise == "pixel", "pixels, not for images"),
-        "random biases": (config.initializer == "normal", "normal initial weights, which have a sigma"),
-    }
-    for quirk in quirks:
-        is_possible, words = conditions.get(quirk, (True, ""))
-        if not is_possible:
-            yield f"{quirk}: only for {words}"
+def impossible(quirks: Iterable[str], configs: Sequence[TrainConfig]) -> Iterator[str]:
+    """Yield the reason for each quirk that one of the trainings cannot have, or that has no effect on any of them."""
+    conditions = [
+        (HALVED, all(one.optimizer == "sgd" and not one.momentum for one in configs), "only for sgd without momentum"),
+        (HALVED, any(one.lam for one in configs), "no effect, every lam is 0, omit it"),
+        (ANEW, any(one.batch_norm and budget_of(one).cycles > 1 for one in configs),
+         "no effect, no training has batch_norm and more than one cycle, omit it"),
+        (OWN_STATISTICS, all(one.standardise == "pixel" for one in configs), "only for pixels, not for images"),
+        (BIASES, all(one.initializer == "normal" for one in configs),
+         "only for normal initial weights, which have a sigma"),
+    ]  # fmt: skip
+    yield from (f"{quirk}: {words}" for quirk, is_possible, words in conditions if quirk in quirks and not is_possible)
 
 
 QUIRKS: dict[str, Quirk] = {
-    "decay of W1 halved": halve_decay_of_first_layer,
-    "running averages begin anew in every cycle": renew_running_averages,
+    HALVED: halve_decay_of_first_layer,
+    ANEW: renew_running_averages,
     OWN_STATISTICS: standardise_each_split_by_itself,
-    "random biases": draw_biases,
+    BIASES: draw_biases,
 }

@@ -168,6 +168,8 @@ class Report:
         lines = tuple(line for line in self.lines if line.row in kept)
         checks, trained = {line.check for line in lines}, {(line.method, line.config) for line in lines}
         whole = {name for line in lines if line.conclusion for name in line.conclusion.experiments}
+        silent = kept - {line.row for line in lines if line.config or line.check or line.conclusion}
+        whole |= {name for one in self.figures if silent & {*one.rows} for name in one.experiments}
         experiments = list[Experiment]()
         for one in reversed(self.experiments):  # a chain needs all trainings before its last one, also those of others
             left = tuple(config for config in one.configs if (one.method, config) in trained)

@@ -18,6 +18,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run, Study
 from klcli.store.store import Store
 from klcli.store.studies import deletions
+from klcli.training.budget import budget_of
 
 KIND = "reproduce"
 
@@ -87,8 +88,9 @@ def gather(wanted: Report, terms: Terms, store: Store, studies: list[int]) -> Re
     key = without_seeds if terms.vary == "split" else without_seeds_in_split
     mine, runs = [store.studies.get(study) for study in studies], dict[tuple[str, TrainConfig], list[Run]]()
     for study in mine:
+        method = study.settings.get("method") or study.settings.get("study", "")
         for run in store.studies.members(study.id):
-            runs.setdefault((study.settings.get("method", ""), key(run.config)), []).append(run)
+            runs.setdefault((method, key(run.config)), []).append(run)
     sha256, latest = terms.sha256, store.gradient_checks.latest
     checks = {one: [latest(stack, one.settings, sha256) for stack in one.networks()] for one in wanted.gradient_checks}
     errors = {one: [error for check in found if check for error in check.errors] for one, found in checks.items()}
@@ -101,10 +103,15 @@ def asked_for(whole: Report, rows: Sequence[str], *, quick: bool = False, subset
     """Return the part to reproduce. Raises ConfigError without such a row."""
     found = whole.only(rows)
     if quick:
-        found = found.with_configs(lambda config: replace(config, cycles=min(config.cycles, QUICK_CYCLES), epochs=None))
+        found = found.with_configs(_shortened)
     if subset is not None:
         found = found.with_configs(lambda config: replace(config, split=replace(config.split, subset=subset)))
     return found
+
+
+def _shortened(config: TrainConfig) -> TrainConfig:
+    is_short = budget_of(config).cycles <= QUICK_CYCLES
+    return config if is_short else replace(config, cycles=QUICK_CYCLES, epochs=None)
 
 
 def stored_reproduction(store: Store, number: int) -> Reproduction:

@@ -132,7 +132,7 @@ class ReproductionSettings(Settings):
 
     # fmt: off
     only: tuple[str, ...] = setting((), REPRODUCTION, "Use only these rows, such as T2a or 003-T2.", metavar="ROW...")
-    quick: bool = flag(REPRODUCTION, "Train at most 2 seeds with 1 cycle each; the results are marked as quick.")
+    quick: bool = flag(REPRODUCTION, "Train at most 2 seeds and 1 cycle of each; the results are marked as quick.")
     subset: int | None = setting(None, Role.DATA, "Use the first N training images; for tests only.", at_least=1)
     note: str | None = setting(None, Role.OUTPUT, "Add this text at the head of the page.", metavar="TEXT")
     # fmt: on

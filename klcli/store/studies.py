@@ -146,6 +146,7 @@ def canonical(settings: Row) -> str:
 def identity(settings: Row) -> tuple[str, list[Any], str]:
     """Return what determines the numbers of a study: its settings, its plan as `settings_and_seeds`, and its stacks."""
     known = {key: value for key, value in settings.items() if key not in UNTRAINED}
+    known |= {"method": known.pop("study")} if "study" in known else {}  # an older klcli called every one a method
     try:
         plan = [settings_and_seeds(TrainConfig.from_values(one)) for one in known.pop("plan", [])]
     except (ConfigError, TypeError):  # this version of klcli cannot train it

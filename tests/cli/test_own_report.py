@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import Klcli, Refused, Rows, succeeded
+from command import Klcli, Refused, Rows, change, succeeded
 
 from klcli import Lab, SplitConfig, TrainConfig
 from klcli.settings.procedures import CheckSettings
@@ -206,6 +206,27 @@ def test_experiments_on_other_divisions_have_their_own_runs(here: Klcli, rows: R
     )
     lines = [(line["row"], line["n"], line["mean"]) for line in document["lines"]]
     assert lines == [("7-T1", 2, pytest.approx(np.mean(last))), ("7-T2", 2, pytest.approx(np.mean(drawn)))]
+
+
+def test_a_study_of_its_own_trains_as_configured(here: Klcli, rows: Rows, report: Path, tmp_path: Path) -> None:
+    """It sets the runs of an experiment apart within the report; any training with these settings has their bits."""
+    text = DIVIDED.replace("config = { split = { split_seed = 0 } }", 'study = "apart"')
+    report.write_text(text, encoding="utf-8")
+    options = ("--data", "synthetic", "--subset", "200", "--jobs", "1", "--repeats", "2")
+    done = succeeded(here("reproduce", report.name, *options))
+    first, second, *apart = [run["validation_accuracy"] for run in rows("runs")]
+    assert [study["stage"].partition(", ")[2] for study in rows("studies")] == ["", "apart"]
+    assert apart == [first, second]
+    assert json.loads(succeeded(here("runs", "rerun", "3", "--json")).stdout)["same_bits"] is True
+    ranked = json.loads(succeeded(here("report", "--best", "9", "--json")).stdout)["runs"]
+    assert sorted(run["id"] for run in ranked) == [1, 2, 3, 4, 5]
+    assert {run["method"] for run in ranked} == {None}
+    resumed = [here("reproduce", report.name, *options, "--resume")]
+    older = "json_set(json_remove(settings, '$.study'), '$.method', 'apart')"  # as klcli stored it before
+    change(tmp_path, f"UPDATE studies SET settings = {older} WHERE id = 2")
+    resumed += [here("reproduce", report.name, *options, "--resume")]
+    assert [succeeded(one).stdout for one in resumed] == [done.stdout] * 2
+    assert (len(rows("studies")), len(rows("runs"))) == (2, 5)
 
 
 def test_the_plan_is_stored_with_its_hash(here: Klcli, rows: Rows, report: Path) -> None:

@@ -282,6 +282,10 @@ def test_a_check_of_one_image_is_what_was_published(here: Klcli, rows: Rows) -> 
         (("a3-2024", "--only", "F1"), "--only F1"),
         (("a3-2024", "--repeats", "0"), "--repeats 0: must be from 1"),
         (("a3-2024", "--subset", "0"), "subset 0"),
+        (("a3-2024", "--subset", "50"), "--subset 50: a minibatch of a3-2024 has 100 images, give at least that"),
+        (("--check", "a3-2024", "--subset", "50"), "--subset 50: a minibatch of a3-2024 has 100 images"),
+        (("a3-2024", "a2-2019", "--subset", "20000"), "--subset 20000 is more than the 10000 training images"),
+        (("--check", "a2-2019", "--subset", "20000"), "--subset 20000 is more than the 10000 training images"),
         (("all", "--only", "T1"), "--only T1: rows of one report, 5 are named"),
     ],
 )

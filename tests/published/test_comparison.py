@@ -24,6 +24,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError, Run
 from klcli.studies.gradient_checks import NetworkCheck, check_a_single_image, check_network
 from klcli.studies.statistics import Sample
+from klcli.training.budget import budget_of
 from klcli.training.result import Snapshot
 from klcli.training.trainer import train, train_chain
 from tests.published.evidence import compare
@@ -296,6 +297,21 @@ def test_a_training_that_rows_share_is_planned_once() -> None:
     [small] = [study.configs for study in planned(asked_for(report, [], subset=500), 1)]
     assert {config.split.subset for config in small} == {500}
     assert len(small) == 4
+
+
+def test_a_quick_look_lengthens_no_training() -> None:
+    """An epoch has 450 updates and a cycle 10 epochs, unless a row has another; those that are short stay apart."""
+    report = document(
+        '{ row = "009-1", epochs = 4, test_accuracy = 0.5 }, { row = "009-2", epochs = 2, test_accuracy = 0.5 },'
+        '{ row = "009-3", epochs = 20, test_accuracy = 0.5 }, { row = "009-4", cycles = 3, test_accuracy = 0.5 },'
+        '{ row = "009-5", step_size = 500, epochs = 20, test_accuracy = 0.5 },'
+        '{ row = "009-6", schedule = "constant", epochs = 3, test_accuracy = 0.5 }'
+    )
+    quick = asked_for(report, [], quick=True)
+    updates = [budget_of(line.config).total_updates for line in quick.lines if line.config]
+    assert updates == [1800, 900, 4500, 4500, 1000, 1350]
+    [configs] = [study.configs for study in planned(quick, 1, quick=True)]
+    assert len(configs) == 5  # 20 epochs and 3 cycles both become one cycle
 
 
 # ---------------------------------------------------------------- real trainings

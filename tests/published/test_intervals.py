@@ -38,6 +38,16 @@ def test_one_seed_more_can_decide() -> None:
     assert decide(0.0, noise, 0.02) == ("undecided", "9 seeds would decide")
 
 
+def test_a_second_seed_adds_to_what_is_typical() -> None:
+    """Of a line with one seed, in a report where another has two of which s0 = .003 is the spread."""
+    noise = Noise(1, None, Typical(0.003, 1))
+    t_1, t_2 = 12.7062, 4.30265  # 97.5 % points of Student's t, from a table
+    assert noise.half() == pytest.approx(t_1 * 0.003 * math.sqrt(2), rel=1e-5)  # .054
+    assert noise.half(2) == pytest.approx(t_2 * 0.003 * math.sqrt(1.5), rel=1e-5)  # .0158
+    assert decide(0.0, noise, 0.02) == ("undecided", "2 seeds would decide")
+    assert decide(0.0, Noise(1, None, None), 0.02) == ("undecided", "one seed has no spread, train at least 2")
+
+
 def test_a_claim_by_one_seed_is_undecided() -> None:
     assert decide_claim(0.5, Noise(1, None, None)) == ("undecided", "one seed has no spread, train at least 2")
     assert decide_claim(0.5, eight_seeds(0.4))[0] == "reproduced"

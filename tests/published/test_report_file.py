@@ -201,6 +201,11 @@ def test_some_rows_alone() -> None:
         "3 layers without BN", "3 layers without BN, as the text says"
     ]  # fmt: skip
     assert [len(check.lambdas) for check in one.gradient_checks] == [2]
+    picture = report("a3-2021").only(["F5"])  # without numbers: what it shows is trained whole
+    assert [(one.name, one.configs) for one in picture.experiments] == [
+        (one.name, one.configs) for one in report("a3-2021").experiments if one.name == "coarse search of lambda"
+    ]  # fmt: skip
+    assert [one.rows for one in picture.figures] == [("000-F5",)]
     assert report("a3-2024").only(["T2"]).rows == ("003-T2a", "003-T2b", "003-T2c", "003-T2d")
     with pytest.raises(ConfigError, match=r"--only T9: report a3-2024 has no such row, it has 003-T1a"):
         report("a3-2024").only(["T9"])

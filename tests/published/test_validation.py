@@ -265,6 +265,7 @@ def test_the_mistakes_of_a_conclusion(old: str, new: str, words: str) -> None:
     assert words in named(text.replace(old, new))[0]
 
 
+ANEW = "running averages begin anew in every cycle"
 TABLE = '[[experiments]]\nname = "b"\n'
 CHAIN = 'is_chain = true\nstudy = "s"\nrows = [{ row = "7-1", lam = 0.1, test_accuracy = 0.5 }]\n'
 CHOSEN = CONCLUSION.replace("difference", "lambda").replace("above = 0", "published = 0.1").replace('"a", "a"', '"a"')
@@ -302,6 +303,14 @@ SEARCH = (
             10,
             "decay of W1 halved: only for sgd without momentum",
         ),
+        (f'quirks = ["{ANEW}"]\n{SEARCH}', 7, f"{ANEW}: no effect"),
+        (f'quirks = ["{ANEW}"]\nconfig = {{ batch_norm = true, cycles = 1 }}\n{SEARCH}', 7, f"{ANEW}: no effect"),
+        (
+            SEARCH.replace("lam = 0.1, ", "")
+            + '[experiments.variant]\nname = "v"\nquirks = ["decay of W1 halved"]\nconfig = { lam = 0 }',
+            10,
+            "decay of W1 halved: no effect",
+        ),
         (SEARCH + '[experiments.variant]\nname = "v"\nconfig = { sigma = 1 }', 10, "experiments 1, variant: sigma 1"),
         (SEARCH + '[experiments.variant]\nname = "v"\nconfig = { initializer = "normal" }', 10, "needs sigma"),
         (
@@ -315,6 +324,13 @@ SEARCH = (
 def test_keys_that_contradict_each_other(body: str, line: int, words: str) -> None:
     found = named(HEAD + body)
     assert [one for one in found if one.startswith(f"{line}: ") and words in one], found
+
+
+def test_a_quirk_needs_an_effect_on_one_training_of_an_experiment() -> None:
+    """A sweep may compare networks with others that have no averages, or no decay."""
+    rows = SEARCH.replace("hidden = [9]", "batch_norm = true").replace("lam = 0.1", "lam = 0")
+    for quirk in (ANEW, "decay of W1 halved"):
+        assert named(f'{HEAD}config = {{ lam = 0.2 }}\nquirks = ["{quirk}"]\n{rows}') == []
 
 
 def test_every_setting_may_stand_in_a_row() -> None:

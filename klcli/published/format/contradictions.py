@@ -101,8 +101,7 @@ def _of_methods(document: Document, report: Report) -> Iterator[tuple[Path, str]
     networks = dict[str, tuple[Any, ...]]()  # of the chains of a method
     for one in report.experiments:
         place, table = tables[one.name]
-        for words in dict.fromkeys(words for config in one.configs for words in impossible(one.quirks, config)):
-            yield (*place, "quirks"), words
+        yield from (((*place, "quirks"), words) for words in impossible(one.quirks, one.configs))
         if not one.is_chain:
             continue
         lambdas, chain = table.get("lambdas", []), one.method
