@@ -6,9 +6,12 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -185,6 +188,28 @@ def test_a_run_that_is_being_trained_is_not_deleted(recorder: Any) -> None:
     run = recorder.begin()
     with pytest.raises(ConfigError, match="is training it"):
         Store(recorder.path).upkeep.delete([run])
+
+
+def test_a_run_that_continues_while_its_deletion_waits_is_not_deleted(three_runs_here: Path) -> None:
+    network, database = three_runs_here / "checkpoints" / "run-000001.npz", three_runs_here / "klcli.db"
+    opened = Event()
+
+    def delete() -> None:
+        with closing(Store(database)) as store:
+            opened.set()
+            store.upkeep.delete([1])
+
+    with closing(sqlite3.connect(database, isolation_level=None)) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("BEGIN IMMEDIATE")
+        deletion = pool.submit(delete)
+        opened.wait(20)
+        time.sleep(0.5)  # it waits for the lock
+        other.execute("UPDATE runs SET state = 'running' WHERE id = 1")
+        other.execute("COMMIT")
+        with pytest.raises(ConfigError, match=r"delete 1: process .* end that first"):
+            deletion.result()
+    assert network.exists()
+    assert execute(database, "SELECT count(*) FROM runs") == [(3,)]
 
 
 def test_a_study_remembers_what_it_lost(five: Store) -> None:
