@@ -149,9 +149,11 @@ class Upkeep:
         Every checkpoint must be a regular file that is not empty. The `newest` ones, by default all, are also read, in
         3 ms per megabyte; `advance` is called after each.
         """
+        # Before the rows are read: the files of a run that begins meanwhile are not seen.
+        files, drawn = sorted(self._db.folder("checkpoints").glob("*")), [*pictures(self._db.folder("plots"))]
         runs = [*map(tuple, self._db.each("SELECT id, state, checkpoint FROM runs"))]
+        orphans = [*self._orphans(files, drawn, runs)]
         damage = [*self._damage_of_database(), *self._damage_of_checkpoints(runs, newest, advance)]
-        orphans = self._orphans({run_id for run_id, *_ in runs}, {named for *_, named in runs if named is not None})
         return damage, [f"{path}: no row of the database refers to this file" for path in orphans]
 
     def _damage_of_database(self) -> Iterator[str]:
@@ -198,25 +200,27 @@ class Upkeep:
                     damage[run.id] = str(error).removeprefix(f"run {run.id}: ")
         return [*sorted(faults), *(f"run {run_id}: {damage[run_id]}" for run_id in sorted(damage))]
 
-    def _orphans(self, runs: set[int], named: Iterable[str]) -> Iterator[Path]:
+    def _orphans(
+        self, paths: Iterable[Path], drawn: Iterable[tuple[str, list[int], Path]], runs: Sequence[tuple[Any, ...]]
+    ) -> Iterator[Path]:
         """Yield the files beside the database to which none of its rows refers, nor those of a renamed database."""
-        folder = self._db.folder("checkpoints")
-        known = {text.rpartition("/")[2] for text in named}  # the rows of a copy name the original folder
-        files = {path: path.name.replace(".previous.", ".") for path in sorted(folder.glob("*"))}
+        known = {(named or "").rpartition("/")[2] for *_, named in runs}  # the rows of a copy name the original folder
+        # Of a run that is being trained, the file is there before its row names it.
+        known |= {f"run-{run_id:06d}.npz" for run_id, state, _ in runs if state == "running"}
+        files = {path: path.name.replace(".previous.", ".") for path in paths}
         tables = {"study": "studies", "gradcheck": "gradient_checks"}
         there = {kind: {row["id"] for row in self._db.each(f"SELECT id FROM {tables[kind]}")} for kind in tables}
-        there["run"] = runs
+        there["run"] = {run_id for run_id, *_ in runs}
         try:
             for text, run, study in self._named_elsewhere({*files.values()} - known):
                 place, _, name = text.rpartition("/")
-                if place == path_text(folder.name):
+                if place == path_text(self._db.folder("checkpoints").name):
                     known.add(name)
                     there["run"].add(run)
                     there["study"].add(study)
         except StoreError:
             return  # any file can be that of a database that cannot be read
         yield from (path for path, name in files.items() if known.isdisjoint((path.name, name)) and path.is_file())
-        drawn = pictures(self._db.folder("plots"))
         yield from (path for kind, shown, path in drawn if not there[kind].issuperset(shown))
 
 

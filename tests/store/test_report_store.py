@@ -367,6 +367,31 @@ def test_damage_and_orphans_are_found(three_runs_here: Path) -> None:
     ]  # fmt: skip
 
 
+def test_what_other_processes_train_and_delete_during_a_check_is_no_orphan(
+    three_runs_here: Path, new_recorder: Callable[[Path], Any]
+) -> None:
+    """The check of all contents takes minutes."""
+    checkpoints, plots = three_runs_here / "checkpoints", three_runs_here / "plots"
+    other = new_recorder(three_runs_here / "klcli.db")
+
+    def train_and_delete(_: object) -> None:
+        if not (checkpoints / "run-000004.npz").exists():
+            assert other.begin() == 4
+            shutil.copy(checkpoints / "run-000003.npz", checkpoints / "run-000004.npz")
+            (plots / "run-000004.png").write_text("a picture")
+            assert len(other.store.upkeep.delete([3])) == 2
+
+    with closing(other.store), closing(Store(three_runs_here / "klcli.db")) as store:
+        assert store.upkeep.check(None, train_and_delete) == ([], [])
+        # Of a run that is being trained, the file is there before its row names it.
+        assert store.upkeep.check() == ([], [])
+        (checkpoints / "run-000004.npz").rename(checkpoints / "run-000004.previous.npz")
+        assert store.upkeep.check() == ([], [])
+        execute(store.path, "UPDATE runs SET state = 'failed' WHERE id = 4")
+        [orphan] = store.upkeep.check()[1]
+        assert orphan.startswith(str(checkpoints / "run-000004.previous.npz"))
+
+
 @pytest.mark.parametrize("name", ["klcli.db", "renamed.db"])
 def test_contents_are_read_of_the_newest_checkpoints_and_of_suspicious_files(three_runs_here: Path, name: str) -> None:
     """Also of a database that was renamed with its folder."""
