@@ -241,6 +241,45 @@ def test_ctrl_c_leaves_a_run_that_continues_to_the_same_bits(lab: Lab) -> None:
     assert (resumed.test_loss, resumed.test_accuracy) == (whole.test_loss, whole.test_accuracy)
 
 
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_the_training_and_not_the_program(tmp_path: Path) -> None:
+    """A notebook would lose all of its variables."""
+    script = f"""
+import os, signal, time
+from klcli import Lab, SplitConfig, TrainConfig
+config, lab = {SMALL!r}, Lab({str(tmp_path / "lab.db")!r}, data="synthetic")
+def interrupt_twice(one):
+    if one.epoch == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+        print("deferred")
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+        print("ignored")
+try:
+    lab.train(config, on_evaluation=interrupt_twice)
+except KeyboardInterrupt:
+    print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+print(lab.run(-1).state, lab.resume().state)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split("\n") == ["deferred", "True", "interrupted complete", ""]
+
+
+def test_the_second_signal_of_a_training_meets_the_handler_of_the_program(lab: Lab) -> None:
+    """That of asyncio, for example, raises nothing at once: the training ends after its current update."""
+    seen = list[int]()
+    before = signal.signal(signal.SIGTERM, lambda signum, frame: seen.append(signum))
+    try:
+        with pytest.raises(Interrupted, match="terminated: run 1 "):
+            lab.train(SMALL, on_evaluation=lambda _: [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)])
+        assert signal.getsignal(signal.SIGTERM) is not before
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIGTERM]
+    assert lab.store.runs.get(1).state == "interrupted"
+
+
 class Cancelled(BaseException):
     """Like asyncio.CancelledError and pytest's Failed."""
 

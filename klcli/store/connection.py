@@ -265,8 +265,8 @@ def _code(error: BaseException | None) -> int | None:
 @contextmanager
 def transaction(db: sqlite_utils.Database) -> Iterator[None]:
     """Make the block one atomic write. It takes the lock first: a deferred lock can fail in the middle."""
-    _waiting(lambda: db.conn.execute("BEGIN IMMEDIATE"))
     try:
+        _waiting(lambda: db.conn.execute("BEGIN IMMEDIATE"))
         yield
         _waiting(lambda: db.conn.execute("COMMIT"))  # waits for readers
     except BaseException:
