@@ -99,7 +99,7 @@ class Upkeep:
         """
         about = "CAST(checkpoint AS TEXT), id, study_id, checkpoint_sha256"
         stored = f"SELECT {about} FROM runs WHERE checkpoint IS NOT NULL"
-        folders = self._runs.folders()
+        folders = checkpoints.folders(self._db)
         for one in beside(self._db.real):
             folder = folder_of(one, "checkpoints")
             for named, run, study, sha256 in rows(one, stored, seconds=2):
@@ -170,7 +170,7 @@ class Upkeep:
         damage: dict[int, str] = {}
         faults = set[str]()  # of whole folders
         own = self._db.folder("checkpoints")
-        folders = self._runs.folders(*{(named or "").rpartition("/")[0] for *_, named in runs})
+        folders = checkpoints.folders(self._db, *{(named or "").rpartition("/")[0] for *_, named in runs})
         fault_of = cache(lambda text: _fault(folders.get(text, own)))
         there, suspect = list[int](), list[int]()  # runs by whether only the content of their file can be damaged
         for run_id, state, named in runs:
