@@ -33,8 +33,9 @@ from klcli.procedures.observer import Observer
 from klcli.settings.presets import preset
 from klcli.settings.procedures import CheckSettings, EvaluationSettings, SearchSettings
 from klcli.settings.run_command import resuming_command
-from klcli.store.records import RunFilter
+from klcli.store.records import Run, RunFilter
 from klcli.training.result import EpochMetrics
+from tests.raw_sql import execute
 
 pytestmark = pytest.mark.usefixtures("known_machine")
 
@@ -630,6 +631,47 @@ def test_stored_networks_are_evaluated_again(lab: Lab) -> None:
     _, [ensemble] = lab.evaluate([1, 2], EvaluationSettings(flips=True), ensemble=True)
     assert (ensemble.runs, ensemble.flips) == ([1, 2], True)
     assert lab.store.evaluations.of_runs([1])[-1] == ensemble
+
+
+@pytest.mark.parametrize("changed", ["checkpoint_sha256 = 'another'", None], ids=["trained further", "deleted"])
+def test_an_evaluation_of_a_network_that_changes_meanwhile_is_refused(
+    lab: Lab, tmp_path: Path, changed: str | None
+) -> None:
+    """It was recorded beside the accuracy of the later network, as if it were that of it."""
+
+    class Meanwhile(Observer):
+        def warn(self, message: str) -> None:
+            if message.startswith("run 1 is not complete"):  # its network is loaded
+                execute(lab.store.path, f"UPDATE runs SET {changed}" if changed else "DELETE FROM runs")
+
+    lab.train(SMALL)
+    execute(lab.store.path, "UPDATE runs SET state = 'interrupted'")
+    other = Lab(lab.store.path, data="synthetic", observer=Meanwhile())
+    with pytest.raises(StoreError, match=r"^run 1 was trained further or deleted meanwhile, evaluate it again$"):
+        other.evaluate([1])
+    assert lab.store.evaluations.of_runs([1]) == []
+
+
+def test_an_evaluation_is_of_the_network_of_the_moment(lab: Lab) -> None:
+    """Of several runs, the last ones are trained further while the first ones are evaluated."""
+
+    class Meanwhile(Observer):
+        def warn(self, message: str) -> None:
+            if message.startswith("run 1 is not complete"):
+                trained.append(lab.resume(2))
+
+    trained = list[Run]()
+    for seed in (0, 1):
+        with pytest.raises(Interrupted):
+            lab.train(
+                replace(SMALL, seed=seed),
+                on_evaluation=lambda one: os.kill(os.getpid(), signal.SIGINT) if one.epoch == 1 else None,
+            )
+    runs, found = Lab(lab.store.path, data="synthetic", observer=Meanwhile()).evaluate([1, 2])
+    assert [run.state for run in runs] == ["interrupted", "complete"]
+    assert runs[1] == trained[0]
+    assert found[1].test_accuracy == trained[0].test_accuracy
+    assert [one.runs for one in lab.store.evaluations.of_runs([1, 2])] == [[1], [2]]
 
 
 def test_pictures_are_classified(lab: Lab, tmp_path: Path) -> None:
