@@ -255,7 +255,8 @@ class Lab:
         file = 0
         with suppress(OSError, ValueError):
             file = self._setup.db.stat().st_ino  # another one after `os.chdir`, or once the file is replaced
-        if (here := (os.getpid(), threading.get_ident(), file)) not in self._stores:
+        here = (os.getpid(), threading.get_ident(), file)
+        if here not in self._stores or not self._stores[here].is_current():
             self._stores[here] = self._setup.store()
         return self._stores[here]
 

@@ -57,7 +57,7 @@ def deferred() -> Iterator[Callable[[], None]]:
 
     Writes are thus complete before a run is marked. A second signal ends the process at once; the next opening of the
     database marks the run. In a program that imports klcli, handlers are installed for the time of the block, in the
-    main thread alone: Python delivers no signals to others.
+    main thread alone, as Python delivers no signals to others; a second signal meets that of the program.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or _deferring.is_set():  # a callback of a training can begin another one
@@ -139,6 +139,9 @@ def _watch(reader: int) -> None:
 def _receive(signum: int, frame: FrameType | None) -> None:
     signum = signal.SIGINT if signum == BREAK else signum  # which has an exit code
     if not _deferring.is_set() or _received:
+        if callable(before := _replaced.get(signum)):
+            before(signum, frame)  # that of Python raises KeyboardInterrupt
+            return
         _end(signum)
     _received.append(signum)
     if _obeying.is_set():

@@ -33,8 +33,9 @@ from klcli.procedures.observer import Observer
 from klcli.settings.presets import preset
 from klcli.settings.procedures import CheckSettings, EvaluationSettings, SearchSettings
 from klcli.settings.run_command import resuming_command
-from klcli.store.records import RunFilter
+from klcli.store.records import Run, RunFilter
 from klcli.training.result import EpochMetrics
+from tests.raw_sql import execute
 
 pytestmark = pytest.mark.usefixtures("known_machine")
 
@@ -239,6 +240,45 @@ def test_ctrl_c_leaves_a_run_that_continues_to_the_same_bits(lab: Lab) -> None:
     assert (resumed.id, resumed.state) == (2, "complete")
     assert metrics(lab, 2) == metrics(lab, whole.id)
     assert (resumed.test_loss, resumed.test_accuracy) == (whole.test_loss, whole.test_accuracy)
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_the_training_and_not_the_program(tmp_path: Path) -> None:
+    """A notebook would lose all of its variables."""
+    script = f"""
+import os, signal, time
+from klcli import Lab, SplitConfig, TrainConfig
+config, lab = {SMALL!r}, Lab({str(tmp_path / "lab.db")!r}, data="synthetic")
+def interrupt_twice(one):
+    if one.epoch == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+        print("deferred")
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+        print("ignored")
+try:
+    lab.train(config, on_evaluation=interrupt_twice)
+except KeyboardInterrupt:
+    print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+print(lab.run(-1).state, lab.resume().state)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split("\n") == ["deferred", "True", "interrupted complete", ""]
+
+
+def test_the_second_signal_of_a_training_meets_the_handler_of_the_program(lab: Lab) -> None:
+    """That of asyncio, for example, raises nothing at once: the training ends after its current update."""
+    seen = list[int]()
+    before = signal.signal(signal.SIGTERM, lambda signum, frame: seen.append(signum))
+    try:
+        with pytest.raises(Interrupted, match="terminated: run 1 "):
+            lab.train(SMALL, on_evaluation=lambda _: [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)])
+        assert signal.getsignal(signal.SIGTERM) is not before
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIGTERM]
+    assert lab.store.runs.get(1).state == "interrupted"
 
 
 class Cancelled(BaseException):
@@ -591,6 +631,47 @@ def test_stored_networks_are_evaluated_again(lab: Lab) -> None:
     _, [ensemble] = lab.evaluate([1, 2], EvaluationSettings(flips=True), ensemble=True)
     assert (ensemble.runs, ensemble.flips) == ([1, 2], True)
     assert lab.store.evaluations.of_runs([1])[-1] == ensemble
+
+
+@pytest.mark.parametrize("changed", ["checkpoint_sha256 = 'another'", None], ids=["trained further", "deleted"])
+def test_an_evaluation_of_a_network_that_changes_meanwhile_is_refused(
+    lab: Lab, tmp_path: Path, changed: str | None
+) -> None:
+    """It was recorded beside the accuracy of the later network, as if it were that of it."""
+
+    class Meanwhile(Observer):
+        def warn(self, message: str) -> None:
+            if message.startswith("run 1 is not complete"):  # its network is loaded
+                execute(lab.store.path, f"UPDATE runs SET {changed}" if changed else "DELETE FROM runs")
+
+    lab.train(SMALL)
+    execute(lab.store.path, "UPDATE runs SET state = 'interrupted'")
+    other = Lab(lab.store.path, data="synthetic", observer=Meanwhile())
+    with pytest.raises(StoreError, match=r"^run 1 was trained further or deleted meanwhile, evaluate it again$"):
+        other.evaluate([1])
+    assert lab.store.evaluations.of_runs([1]) == []
+
+
+def test_an_evaluation_is_of_the_network_of_the_moment(lab: Lab) -> None:
+    """Of several runs, the last ones are trained further while the first ones are evaluated."""
+
+    class Meanwhile(Observer):
+        def warn(self, message: str) -> None:
+            if message.startswith("run 1 is not complete"):
+                trained.append(lab.resume(2))
+
+    trained = list[Run]()
+    for seed in (0, 1):
+        with pytest.raises(Interrupted):
+            lab.train(
+                replace(SMALL, seed=seed),
+                on_evaluation=lambda one: os.kill(os.getpid(), signal.SIGINT) if one.epoch == 1 else None,
+            )
+    runs, found = Lab(lab.store.path, data="synthetic", observer=Meanwhile()).evaluate([1, 2])
+    assert [run.state for run in runs] == ["interrupted", "complete"]
+    assert runs[1] == trained[0]
+    assert found[1].test_accuracy == trained[0].test_accuracy
+    assert [one.runs for one in lab.store.evaluations.of_runs([1, 2])] == [[1], [2]]
 
 
 def test_pictures_are_classified(lab: Lab, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Completion: the values that a shell offers for an option or argument, found by its choices or its placeholder."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from importlib.resources import files
@@ -20,7 +20,7 @@ Complete = Callable[[typer.Context, str], list[Value]]
 OFFERED = 50  # the newest runs whose numbers begin as typed
 RUNS = (
     "SELECT id, hidden, batch_norm, dataset, state, validation_accuracy FROM runs "
-    "WHERE id LIKE ? || '%' AND state NOT IN (?, ?) ORDER BY id DESC LIMIT ?"
+    "WHERE id LIKE ? || '%' AND {} ORDER BY id DESC LIMIT ?"
 )
 STUDIES = "SELECT id, kind, stage, state FROM studies WHERE id LIKE ? || '%' ORDER BY id DESC LIMIT ?"
 TAGS = "SELECT DISTINCT tags FROM runs WHERE tags IS NOT NULL"
@@ -48,13 +48,13 @@ def completion(metavar: str) -> Complete | None:
 def _read(ctx: typer.Context, query: str, *values: Any) -> list[tuple[Any, ...]]:
     from klcli.store.reading import rows
 
-    with suppress(StoreError):
+    with suppress(StoreError, OSError):  # a path that the system refuses
         return rows(user_path(ctx.params.get("db") or database_in_use()), query, *values)
     return []
 
 
-def _runs(ctx: typer.Context, incomplete: str, omitted: Sequence[str] = ("", "")) -> Iterator[Value]:
-    for id, hidden, bn, dataset, state, accuracy in _read(ctx, RUNS, incomplete, *omitted, OFFERED):
+def _runs(ctx: typer.Context, incomplete: str, condition: str = "1") -> Iterator[Value]:
+    for id, hidden, bn, dataset, state, accuracy in _read(ctx, RUNS.format(condition), incomplete, OFFERED):
         network = f"{len(hidden.split()) + 1}-layer {hidden.replace(' ', '-')}{' with BN' * bn} on {dataset}"
         yield str(id), f"{network}, {state if accuracy is None else f'validation {accuracy:.4f}'}"
 
@@ -70,9 +70,10 @@ def _stems(package: str, folder: str) -> list[str]:
 
 # The kinds of values of options whose placeholder does not name it.
 _OPTIONS = {"--preset": "PRESET", "--resume": "UNFINISHED|last"}
+_RESUMABLE = "state NOT IN ('complete', 'diverged') AND study_id IS NULL"  # one of a study continues with that
 _KINDS: dict[str, Callable[[typer.Context, str], Iterable[Value]]] = {
     "RUN": _runs,
-    "UNFINISHED": partial(_runs, omitted=("complete", "diverged")),
+    "UNFINISHED": partial(_runs, condition=_RESUMABLE),
     "STUDY": _studies,
     "TAG": lambda ctx, _: sorted({tag for (tags,) in _read(ctx, TAGS) for tag in tags.split()}),
     "COLUMN": lambda ctx, _: [name for (name,) in _read(ctx, COLUMNS)],

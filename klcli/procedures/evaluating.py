@@ -91,11 +91,10 @@ def evaluate(
     for dataset in datasets.values():
         setup.warn_of(dataset)
     setup.why_no_engine()
-    # Their training goes on while the images are opened.
-    runs = [store.runs.get(run.id) if run.state == "running" else run for run in runs]
     parts, evaluations, threads = [runs] if ensemble else [[run] for run in runs], [], max(run.threads for run in runs)
     with setup.pinned(threads), setup.observer.step("evaluating", len(parts)) as advance:
         for part, key in zip(parts, keys, strict=False):  # an ensemble has one key
+            part[:] = [store.runs.get(run.id) for run in part]  # their training can have gone on since
             networks = [one for run in part for one in trained_networks(store, run, settings.snapshots)]
             for run in part:
                 setup.warn_of_state(run)
@@ -107,9 +106,9 @@ def evaluate(
                 teams = {dtype: stack.enter_context(open_team(dtype, helper=helper)) for dtype in precisions}
                 fast = [replace(one, network=teams[one.config.dtype].accelerated(one.network)) for one in networks]
                 found = reevaluate(fast, divided[key], settings)
-            evaluations.append(store.evaluations.record([run.id for run in part], settings, found, setup.command))
+            evaluations.append(store.evaluations.record(part, settings, found, setup.command))
             advance(1)
-    return runs, evaluations
+    return [run for part in parts for run in part], evaluations
 
 
 def stored_network(setup: Setup, which: str | Path, snapshots: bool = False) -> StoredNetwork:

@@ -57,9 +57,10 @@ class Setup:
         """Open or create the database. Raises StoreError if its disk has no space for a run."""
         with self.observer.step("opening the database"):
             store = Store(self.db)
-        if (free := shutil.disk_usage(store.path.parent).free) < NEEDED:
+        folder = store.folder("checkpoints").parent  # of the file itself, if `db` is a link to it
+        if (free := shutil.disk_usage(folder).free) < NEEDED:
             short = f"only {free / 1e6:.0f} MB are free here and a run needs {NEEDED / 1e6:.0f}"
-            raise StoreError(f"{store.path.parent}: {short}, free some space or choose another place with --db")
+            raise StoreError(f"{folder}: {short}, free some space or choose another place with --db")
         return store
 
     @contextmanager
@@ -93,9 +94,9 @@ class Setup:
             return compiled.why_not()
 
     def warn_of_locks(self, store: Store) -> None:
-        if store.locks.failure:
+        if why := store.locks.failure:
             cure = "a run that is killed here stays `running` until `klcli train --resume RUN` takes it over"
-            self.observer.warn(f"{store.path.parent}: this file system has no locks ({store.locks.failure}), {cure}")
+            self.observer.warn(f"{store.locks.folder.parent}: this file system has no locks ({why}), {cure}")
 
     def warn_of_state(self, run: Run) -> None:
         """Warn of a network whose training is not complete."""

@@ -144,7 +144,7 @@ def restored(setup: Setup, store: Store, run: Run) -> Snapshot | None:
     snapshot, remark = store.runs.snapshot(run)
     done = snapshot.epochs[-1].epoch if snapshot and snapshot.epochs else 0
     versions, changed = continued(run.versions, done)
-    store.runs.record_versions(run.id, versions)
+    store.runs.record_versions(run.id, versions, snapshot.step if snapshot else -1)
     differing = changed and f"run {run.id} was trained with {changed}: its bits can differ from here on"
     for warning in filter(None, [remark, differing]):
         setup.observer.warn(warning)

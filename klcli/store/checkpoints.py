@@ -52,6 +52,13 @@ def file_of(folder: Path, run_id: int) -> Path:
     return folder / f"run-{run_id:06d}.npz"
 
 
+def folders(db: Database, *named: str) -> dict[str, Path]:
+    """Return the folders of checkpoints beside a database as rows name them; one that is gone is now its own."""
+    found = {path_text(one.name): one for one in sorted(db.real.parent.glob("*checkpoints"))}
+    every = dict.fromkeys(named, db.folder("checkpoints")) | found
+    return {text: one for text, one in every.items() if "/" not in text and f"-{text}".endswith("-checkpoints")}
+
+
 def column_of(path: Path) -> str:
     """Return the path as the row of a run has it: relative to the database, so that both can be moved."""
     return path_text(f"{path.parent.name}/{path.name}")

@@ -57,7 +57,7 @@ class Database:
 
     def __init__(self, path: Path, *, is_copied: bool = False) -> None:
         self.path = path
-        self._copy: TemporaryCopy | None = None  # read instead of a read-only file
+        self.copy: TemporaryCopy | None = None  # read instead of a read-only file
         with explained(path):
             if what := irregular(path):
                 raise StoreError(f"{path}: this is {what}, not a database, choose another with --db")
@@ -93,7 +93,7 @@ class Database:
         On a copy, changes are possible that reading needs: new columns, a transaction to roll back, the journal of
         a database that an earlier klcli left in WAL mode, and the states of dead runs.
         """
-        if _code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) or self._copy:
+        if _code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) or self.copy:
             return False
         try:
             self._open_copy()
@@ -110,10 +110,10 @@ class Database:
                 # With the journal of a killed process it cannot be read so, and no process writes to it.
                 if _code(error) == sqlite3.SQLITE_BUSY:
                     raise
-            self._copy = TemporaryCopy(self.real)
+            self.copy = TemporaryCopy(self.real)
         if hasattr(self, "_db"):
             self._db.close()
-        self._db = _opened(self._copy.file, self.path)
+        self._db = _opened(self.copy.file, self.path)
 
     def require_place(self) -> None:
         """Raise StoreError if the file was moved: the files beside its path may be those of another database."""
@@ -121,13 +121,13 @@ class Database:
             raise StoreError(f"{self.path}: {_MOVED_AWAY}")
 
     def protect_copy(self) -> None:
-        if self._copy:
+        if self.copy:
             self._db.execute("PRAGMA query_only = ON")
 
     def close(self) -> None:
         self._db.close()
-        if self._copy:
-            self._copy.remove()
+        if self.copy:
+            self.copy.remove()
 
     def __del__(self) -> None:
         """Close SQLite's connection, which refers to itself and would stay open until Python looks for cycles."""
@@ -137,7 +137,7 @@ class Database:
     @property
     def file(self) -> Path:
         """The open file, for further connections: the database itself, or the copy that is read instead."""
-        return self._copy.file if self._copy else self.real.absolute()
+        return self.copy.file if self.copy else self.real.absolute()
 
     def folder(self, kind: str) -> Path:
         return folder_of(self.real, kind)
@@ -265,8 +265,8 @@ def _code(error: BaseException | None) -> int | None:
 @contextmanager
 def transaction(db: sqlite_utils.Database) -> Iterator[None]:
     """Make the block one atomic write. It takes the lock first: a deferred lock can fail in the middle."""
-    _waiting(lambda: db.conn.execute("BEGIN IMMEDIATE"))
     try:
+        _waiting(lambda: db.conn.execute("BEGIN IMMEDIATE"))
         yield
         _waiting(lambda: db.conn.execute("COMMIT"))  # waits for readers
     except BaseException:

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from klcli.errors import StoreError
 from klcli.settings.columns import columns as columns_of
 from klcli.settings.procedures import CheckSettings, EvaluationSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import Database, next_number
-from klcli.store.records import Evaluation, GradientCheck, GradientError
+from klcli.store.records import Evaluation, GradientCheck, GradientError, Run
 from klcli.store.runs import prefixed
 from klcli.text import now
 
@@ -28,20 +29,27 @@ class Evaluations:
         self._db = db
 
     def record(
-        self, run_ids: Sequence[int], settings: EvaluationSettings, found: Reevaluation, command: str
+        self, runs: Sequence[Run], settings: EvaluationSettings, found: Reevaluation, command: str
     ) -> Evaluation:
-        """Record an evaluation, replacing an earlier one of the same runs and settings, and return it."""
+        """Record an evaluation, replacing an earlier one of the same runs and settings, and return it.
+
+        Raises StoreError unless each of the runs still has the network that was evaluated.
+        """
         used = {"bn_statistics": found.policy, "bn_samples": found.samples, "transductive": found.transductive}
         about = {"created_at": now(), "command": command, "seconds": found.seconds}
         row = asdict(settings) | used | about | prefixed("validation", found.validation) | prefixed("test", found.test)
-        wanted = sorted(set(run_ids))
+        wanted = sorted({run.id for run in runs})
         with self._db.write() as db:
+            for run in runs:
+                unchanged = "SELECT 1 FROM runs WHERE id = ? AND checkpoint_sha256 IS ?"
+                if not self._db.read(unchanged, [run.id, run.checkpoint_sha256]):
+                    raise StoreError(f"run {run.id} was trained further or deleted meanwhile, evaluate it again")
             for old in self.same(wanted, row):
                 db.execute("DELETE FROM evaluations WHERE id = ?", [old.id])
             evaluation = next_number(db, "evaluations")
             db.table("evaluations").insert(row | {"id": evaluation})
             db.table("evaluation_runs").insert_all({"evaluation_id": evaluation, "run_id": run_id} for run_id in wanted)
-        return next(one for one in self.of_runs(wanted) if one.id == evaluation)
+            return next(one for one in self.of_runs(wanted) if one.id == evaluation)
 
     def same(self, run_ids: list[int], row: Mapping[str, Any]) -> list[Evaluation]:
         """Return the evaluations of exactly these runs, in ascending order, with the settings in `row`."""

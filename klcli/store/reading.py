@@ -29,6 +29,7 @@ class TemporaryCopy:
         with ExitStack() as unless_it_is_copied:
             # Closed with the copy: on POSIX, closing a file ends all locks that this process has on it, SQLite's too.
             unless_it_is_copied.enter_context(database.open("rb"))
+            self.version = database.stat().st_mtime_ns
             try:
                 self.file = unless_it_is_copied.enter_context(temporary_folder()) / database.name
                 for source in (database.with_name(f"{database.name}{suffix}") for suffix in ("", *JOURNALS[:2])):

@@ -25,7 +25,7 @@ from klcli.store import checkpoints
 from klcli.store.connection import Database, measured
 from klcli.store.locks import Locks
 from klcli.store.records import AS_CONFIGURED, ONE_SPLIT, Epoch, ImageSet, Order, Run, RunFilter, RunResult, repeated_of
-from klcli.text import now, path_text
+from klcli.text import now
 
 if TYPE_CHECKING:  # a report must not import the training code
     from klcli.data.dataset import Dataset
@@ -36,7 +36,6 @@ if TYPE_CHECKING:  # a report must not import the training code
 
 UNFINISHED = ("interrupted", "failed")  # states of runs that can continue, also as a list in SQL
 RUNNING = {"state": "running", "finished_at": None, "error": None}  # columns of a run that continues
-STARTED = ("host", "pid", "state", "started_at", "threads", "versions")  # columns that change when a run begins again
 UNEXPECTED = "its process ended unexpectedly"
 
 
@@ -118,9 +117,16 @@ class Runs:
         unknown = "may be training it, this file system has no locks to tell"
         return f"process {run.pid} on {run.host} {unknown if self.is_alive(run) is None else 'is training it'}"
 
-    def record_versions(self, run_id: int, versions: dict[str, Any]) -> None:
+    def record_versions(self, run_id: int, versions: dict[str, Any], step: int) -> None:
         with self._db.write() as db:
+            self.rewind(db, run_id, step)
             db.table("runs").update(run_id, {"versions": json.dumps(versions)})
+
+    def rewind(self, db: Tables, run_id: int, step: int = -1) -> None:
+        """Delete the evaluations after `step` updates, of lost networks, by default all, inside a transaction."""
+        db.execute("DELETE FROM epochs WHERE run_id = ? AND step > ?", [run_id, step])
+        left = "SELECT coalesce(max(epoch), 0), max(validation_accuracy) FROM epochs WHERE run_id = runs.id"
+        db.execute(f"UPDATE runs SET (epochs_done, best_validation_accuracy) = ({left}) WHERE id = ?", [run_id])
 
     def mark_dead(self) -> None:
         """Mark running runs whose lock is free as interrupted, and studies without a running run."""
@@ -150,17 +156,11 @@ class Runs:
     def _own_file(self, run_id: int) -> Path:
         return checkpoints.file_of(self._db.folder("checkpoints"), run_id)
 
-    def folders(self, *named: str) -> dict[str, Path]:
-        """Return the folders of checkpoints beside the database as rows name them; one that is gone is now its own."""
-        found = {path_text(one.name): one for one in sorted(self._db.real.parent.glob("*checkpoints"))}
-        every = dict.fromkeys(named, self._db.folder("checkpoints")) | found
-        return {text: one for text, one in every.items() if "/" not in text and f"-{text}".endswith("-checkpoints")}
-
     def file_of(self, run: Run) -> Path:
         """The path of a checkpoint. Raises StoreError if the row of a foreign database names any other file."""
         own, named, sha256 = self._own_file(run.id), run.checkpoint or "", run.checkpoint_sha256
         text, _, name = named.rpartition("/")
-        if name != own.name or text not in (folders := self.folders(text)):
+        if name != own.name or text not in (folders := checkpoints.folders(self._db, text)):
             where = f"run {run.id} names the file {run.checkpoint!r}, its checkpoint is {own}"
             raise StoreError(f"{self._db.path}: {where}: restore a copy of the database")
         checkpoints.require_no_link(folder := folders[text])

@@ -36,6 +36,10 @@ class Store:
                 self.runs.mark_dead()
         self._db.protect_copy()
 
+    def is_current(self) -> bool:
+        """Whether this is the database itself, or a copy that is read instead and is still equal to it."""
+        return self._db.copy is None or self._db.copy.version == self._db.real.stat().st_mtime_ns
+
     @classmethod
     def existing(cls, path: Path) -> Self:
         with explained(path):

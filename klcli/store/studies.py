@@ -12,13 +12,14 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import RESTORE, Database, next_number
 from klcli.store.locks import Locks
 from klcli.store.records import Run, Study
-from klcli.store.runs import RUNNING, STARTED, UNFINISHED, Runs, ending_row, this_process
+from klcli.store.runs import RUNNING, UNFINISHED, Runs, ending_row, this_process
 from klcli.text import now
 
 if TYPE_CHECKING:  # a report must not import the training code
     from klcli.studies.execution import StackOutcome
 
 Row = dict[str, Any]  # columns and their values, or the settings of a study
+STARTED = ("host", "pid", "state", "started_at", "threads", "versions")  # columns that change when a run begins again
 DELETED = "deleted_members"  # in the settings: the positions whose runs were deleted
 TEXT, PLAN_SHA256 = "text", "plan_sha256"  # in the settings of a reproduction: its report, and a hash of its whole plan
 UNTRAINED = ("vary", TEXT, PLAN_SHA256, DELETED)  # settings that no training of the plan depends on
@@ -85,8 +86,7 @@ class Studies:
 
         Those at the positions `alone`, each its own stack, continue from their checkpoints; the others begin again.
         """
-        without = dict.fromkeys(("best_validation_accuracy", "checkpoint", "checkpoint_sha256", "previous_sha256"))
-        again = without | RUNNING | {"epochs_done": 0}
+        again = dict.fromkeys(("checkpoint", "checkpoint_sha256", "previous_sha256")) | RUNNING
         with self._runs.owning() as (db, owner):
             runs = {run.member: run for run in self.members(study_id)}
             for position, row in rows.items():
@@ -99,7 +99,7 @@ class Studies:
                 elif position in alone and run.checkpoint and run.state in UNFINISHED:
                     db.table("runs").update(run.id, this_process() | RUNNING | {"owner": owner})
                 elif run.state in (*UNFINISHED, "running"):
-                    db.execute("DELETE FROM epochs WHERE run_id = ?", [run.id])
+                    self._runs.rewind(db, run.id)
                     started = {name: row[name] for name in STARTED}
                     db.table("runs").update(run.id, started | again | {"owner": owner})
             remaining = f"json_remove(settings, '$.{DELETED}')"

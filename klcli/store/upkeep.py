@@ -5,7 +5,7 @@ import re
 import sqlite3
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from klcli.store.reading import beside, folder_of, rows
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run
 from klcli.store.runs import Runs
 from klcli.store.studies import DELETED
+from klcli.termination import before_the_end
 from klcli.text import path_text
 
 if TYPE_CHECKING:
@@ -62,19 +63,13 @@ class Upkeep:
         A study records the positions of its deleted runs, so that it never counts as complete on resumption; a study
         without runs is deleted with its pictures. Raises ConfigError for a run that is being trained.
         """
-        runs = [self._runs.get(run_id) for run_id in dict.fromkeys(run_ids)]
-        for run in runs:
-            if run.state == "running":
-                raise ConfigError(f"delete {run.id}: {self._runs.training_words(run)}, end that first")
-        stored = [self._runs.file_of(run) for run in runs if run.checkpoint is not None]
-        kept = {named for named, *_ in self._named_elsewhere({one.name for one in stored})} if stored else set()
-        own, numbers = [one for one in stored if checkpoints.column_of(one) not in kept], {run.id for run in runs}
-        rest = {row["study_id"] for row in self._db.each("SELECT id, study_id FROM runs") if row["id"] not in numbers}
-        studies = {run.study_id for run in runs if run.study_id is not None} - rest  # which have no runs any more
-        gone = {"run": numbers, "study": studies, "gradcheck": set[int]()}
-        drawn = [path for kind, shown, path in pictures(self._db.folder("plots")) if not gone[kind].isdisjoint(shown)]
-        files = [file for file in [*own, *map(checkpoints.previous, own), *drawn] if file.exists()]
-        with _removing(files), self._db.write() as db:
+        with self._db.write() as db:
+            runs = [self._runs.get(run_id) for run_id in dict.fromkeys(run_ids)]
+            for run in runs:
+                if run.state == "running":
+                    raise ConfigError(f"delete {run.id}: {self._runs.training_words(run)}, end that first")
+            files = self._files_of(runs)
+            _require_removable(files)
             for run in runs:
                 db.execute("DELETE FROM runs WHERE id = ?", [run.id])
                 with_list = f"json_insert(settings, '$.{DELETED}', json('[]'))"
@@ -82,7 +77,21 @@ class Upkeep:
                 db.execute(f"UPDATE studies SET settings = {longer} WHERE id = ?", [run.member, run.study_id])
                 without_runs = "NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id)"
                 db.execute(f"DELETE FROM studies WHERE id = ? AND {without_runs}", [run.study_id])
+        for file in files:  # only now: until the commit, a signal or an error leaves rows and files as they are
+            with suppress(OSError):  # open in another program of Windows: a check names it
+                file.unlink(missing_ok=True)
         return files
+
+    def _files_of(self, runs: Sequence[Run]) -> list[Path]:
+        """Return the checkpoints and pictures of runs, and those of studies that have no others."""
+        stored = [self._runs.file_of(run) for run in runs if run.checkpoint is not None]
+        kept = {named for named, *_ in self._named_elsewhere({one.name for one in stored})} if stored else set()
+        own, numbers = [one for one in stored if checkpoints.column_of(one) not in kept], {run.id for run in runs}
+        rest = {row["study_id"] for row in self._db.each("SELECT id, study_id FROM runs") if row["id"] not in numbers}
+        studies = {run.study_id for run in runs if run.study_id is not None} - rest  # which have no runs any more
+        gone = {"run": numbers, "study": studies, "gradcheck": set[int]()}
+        drawn = [path for kind, shown, path in pictures(self._db.folder("plots")) if not gone[kind].isdisjoint(shown)]
+        return [file for file in [*own, *map(checkpoints.previous, own), *drawn] if file.exists()]
 
     def _named_elsewhere(self, files: Collection[str]) -> Iterator[tuple[str, int, int | None]]:
         """Yield what rows call a checkpoint that another database beside this one, such as a copy of it, may have, with
@@ -90,7 +99,7 @@ class Upkeep:
         """
         about = "CAST(checkpoint AS TEXT), id, study_id, checkpoint_sha256"
         stored = f"SELECT {about} FROM runs WHERE checkpoint IS NOT NULL"
-        folders = self._runs.folders()
+        folders = checkpoints.folders(self._db)
         for one in beside(self._db.real):
             folder = folder_of(one, "checkpoints")
             for named, run, study, sha256 in rows(one, stored, seconds=2):
@@ -140,9 +149,11 @@ class Upkeep:
         Every checkpoint must be a regular file that is not empty. The `newest` ones, by default all, are also read, in
         3 ms per megabyte; `advance` is called after each.
         """
+        # Before the rows are read: the files of a run that begins meanwhile are not seen.
+        files, drawn = sorted(self._db.folder("checkpoints").glob("*")), [*pictures(self._db.folder("plots"))]
         runs = [*map(tuple, self._db.each("SELECT id, state, checkpoint FROM runs"))]
+        orphans = [*self._orphans(files, drawn, runs)]
         damage = [*self._damage_of_database(), *self._damage_of_checkpoints(runs, newest, advance)]
-        orphans = self._orphans({run_id for run_id, *_ in runs}, {named for *_, named in runs if named is not None})
         return damage, [f"{path}: no row of the database refers to this file" for path in orphans]
 
     def _damage_of_database(self) -> Iterator[str]:
@@ -159,7 +170,7 @@ class Upkeep:
         damage: dict[int, str] = {}
         faults = set[str]()  # of whole folders
         own = self._db.folder("checkpoints")
-        folders = self._runs.folders(*{(named or "").rpartition("/")[0] for *_, named in runs})
+        folders = checkpoints.folders(self._db, *{(named or "").rpartition("/")[0] for *_, named in runs})
         fault_of = cache(lambda text: _fault(folders.get(text, own)))
         there, suspect = list[int](), list[int]()  # runs by whether only the content of their file can be damaged
         for run_id, state, named in runs:
@@ -189,25 +200,27 @@ class Upkeep:
                     damage[run.id] = str(error).removeprefix(f"run {run.id}: ")
         return [*sorted(faults), *(f"run {run_id}: {damage[run_id]}" for run_id in sorted(damage))]
 
-    def _orphans(self, runs: set[int], named: Iterable[str]) -> Iterator[Path]:
+    def _orphans(
+        self, paths: Iterable[Path], drawn: Iterable[tuple[str, list[int], Path]], runs: Sequence[tuple[Any, ...]]
+    ) -> Iterator[Path]:
         """Yield the files beside the database to which none of its rows refers, nor those of a renamed database."""
-        folder = self._db.folder("checkpoints")
-        known = {text.rpartition("/")[2] for text in named}  # the rows of a copy name the original folder
-        files = {path: path.name.replace(".previous.", ".") for path in sorted(folder.glob("*"))}
+        known = {(named or "").rpartition("/")[2] for *_, named in runs}  # the rows of a copy name the original folder
+        # Of a run that is being trained, the file is there before its row names it.
+        known |= {f"run-{run_id:06d}.npz" for run_id, state, _ in runs if state == "running"}
+        files = {path: path.name.replace(".previous.", ".") for path in paths}
         tables = {"study": "studies", "gradcheck": "gradient_checks"}
         there = {kind: {row["id"] for row in self._db.each(f"SELECT id FROM {tables[kind]}")} for kind in tables}
-        there["run"] = runs
+        there["run"] = {run_id for run_id, *_ in runs}
         try:
             for text, run, study in self._named_elsewhere({*files.values()} - known):
                 place, _, name = text.rpartition("/")
-                if place == path_text(folder.name):
+                if place == path_text(self._db.folder("checkpoints").name):
                     known.add(name)
                     there["run"].add(run)
                     there["study"].add(study)
         except StoreError:
             return  # any file can be that of a database that cannot be read
         yield from (path for path, name in files.items() if known.isdisjoint((path.name, name)) and path.is_file())
-        drawn = pictures(self._db.folder("plots"))
         yield from (path for kind, shown, path in drawn if not there[kind].issuperset(shown))
 
 
@@ -287,25 +300,14 @@ def _is_file(path: str) -> bool:
 _PICTURE = re.compile(r"(run|study|gradcheck)-(\d{6,}(?:-\d{6,})*)[.-]")
 
 
-@contextmanager
-def _removing(files: Sequence[Path]) -> Iterator[None]:
-    """Remove files if the block succeeds. If it fails, or one cannot be removed, all are still there."""
-    with ExitStack() as unless_it_succeeds:
-        for file in files:
-            if file.is_dir() and not file.is_symlink():
-                raise StoreError(f"{file}: this is a folder, move it away, nothing was deleted")
-            try:
-                replace(file, _aside(file))
-            except OSError as error:
-                cure = "make its folder writable, nothing was deleted"
-                raise StoreError(f"{file}: cannot be deleted ({error.strerror}), {cure}") from error
-            unless_it_succeeds.callback(replace, _aside(file), file)
-        yield
-        unless_it_succeeds.pop_all()
+def _require_removable(files: Iterable[Path]) -> None:
+    """Raise StoreError for a file that cannot be removed. All files are still there."""
     for file in files:
-        with suppress(OSError):  # open in another program of Windows: a check names it
-            _aside(file).unlink(missing_ok=True)
-
-
-def _aside(file: Path) -> Path:
-    return file.with_name(f"{file.name}.deleted")
+        if file.is_dir() and not file.is_symlink():
+            raise StoreError(f"{file}: this is a folder, move it away, nothing was deleted")
+        try:
+            with before_the_end:  # a signal leaves it under its own name
+                replace(replace(file, file.with_name(f"{file.name}.deleted")), file)
+        except OSError as error:
+            cure = "make its folder writable, nothing was deleted"
+            raise StoreError(f"{file}: cannot be deleted ({error.strerror}), {cure}") from error

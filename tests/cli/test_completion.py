@@ -22,6 +22,7 @@ def offered(here: Klcli) -> Callable[..., list[str]]:
 
 
 Offered = Callable[..., list[str]]
+STUDY = "id, kind, settings, state, created_at"
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,10 @@ def test_runs_and_what_is_stored_with_them(offered: Offered, trained: Path) -> N
     assert offered("klcli train --resume ") == ["last"]
     change(trained, "UPDATE runs SET state = 'interrupted', tags = 'thesis draft' WHERE id = 2")
     assert offered("klcli train --resume ") == ["last", "2"]
+    change(trained, f"INSERT INTO studies ({STUDY}) VALUES (1, 'repeats', '{{}}', 'interrupted', '2026')")
+    change(trained, "UPDATE runs SET study_id = 1 WHERE id = 2")  # continued with its study: refused
+    assert offered("klcli train --resume ") == ["last"]
+    assert offered("klcli evaluate 2") == ["2"]
     assert offered("klcli report --tagged ") == ["draft", "thesis"]
     assert "validation_accuracy" in offered("klcli report --sort val")
     (trained / "results").rename(trained / "elsewhere")
@@ -60,6 +65,8 @@ def test_runs_and_what_is_stored_with_them(offered: Offered, trained: Path) -> N
     assert not (trained / "nowhere.db").exists()
     (trained / "text.db").write_text("no database")
     assert offered("klcli report --db text.db --run ")[2:] == []
+    too_long = f"{'x' * 300}.db"  # the system refuses to look for it
+    assert offered(f"klcli report --db {too_long} --run ") == ["last", "best"]
 
 
 def test_other_shells_show_the_network_of_a_run(here: Klcli, trained: Path) -> None:

@@ -16,6 +16,9 @@ from light import LIGHT
 from PIL import Image
 from thinning import mostly_slow
 
+from klcli import Lab, SplitConfig, TrainConfig
+from klcli.errors import Interrupted
+from klcli.procedures.observer import Observer
 from klcli.store.locks import Locks
 from tests.raw_sql import execute
 
@@ -23,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("unrendered")
 
 TINY = ("--data", "synthetic", "--subset", "300", "--hidden", "10", "--bn")
 TRAIN = ("train", *TINY, "--step-epochs", "3")  # 12 epochs
+CONFIG = TrainConfig(split=SplitConfig(subset=300), hidden=(10,), batch_norm=True, step_epochs=3)  # the same
 
 
 @pytest.fixture
@@ -69,6 +73,41 @@ def test_the_same_options_may_be_typed_again(interrupted: None, here: Klcli, row
     succeeded(here(*TRAIN, "--epochs", "2", "--threads", "1", "--resume", "1"))
     [run] = rows("runs")
     assert (run["state"], run["epochs_done"], len(rows("epochs"))) == ("complete", 2, 3)
+
+
+class Interrupting(Observer):
+    """Sends Ctrl-C to a training that has said where it continues, before its first update."""
+
+    def say(self, message: str) -> None:
+        if " continues after epoch " in message:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("lost", "left", "words"),
+    [("run-*", [0], "has no epoch yet"), ("run-000001.npz", [0, 1], "keeps its 1 epoch, continue")],
+    ids=["both", "the latest"],
+)
+def test_a_run_that_lost_a_checkpoint_has_no_epochs_after_the_one_that_is_left(
+    here: Klcli, rows: Rows, tmp_path: Path, lost: str, left: list[int], words: str
+) -> None:
+    lab = Lab(data="synthetic", observer=Interrupting())
+    with pytest.raises(Interrupted):
+        lab.train(CONFIG, on_evaluation=lambda one: os.kill(os.getpid(), signal.SIGINT) if one.epoch == 2 else None)
+    before = rows("epochs")
+    assert [row["epoch"] for row in before] == [0, 1, 2]
+    execute(tmp_path / "results/klcli.db", "UPDATE runs SET best_validation_accuracy = 0.99")  # of epoch 2
+    for file in (tmp_path / "results/checkpoints").glob(lost):
+        file.unlink()
+    with pytest.raises(Interrupted, match=f"run 1 {words}"):
+        lab.resume(1)
+    [run] = rows("runs")
+    measured = [{**row, "seconds": 0} for row in rows("epochs")]
+    assert measured == [{**row, "seconds": 0} for row in before if row["epoch"] in left]
+    assert (run["state"], run["epochs_done"]) == ("interrupted", max(left))
+    assert run["best_validation_accuracy"] == max(row["validation_accuracy"] for row in rows("epochs"))
+    succeeded(here("train", "--resume", "1"))
+    assert [row["epoch"] for row in rows("epochs")] == [*range(13)]
 
 
 def test_other_images_are_refused_by_their_sha256(

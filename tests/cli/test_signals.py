@@ -192,6 +192,35 @@ def test_a_write_that_waits_for_a_locked_database_obeys_at_once(
     assert klcli("runs", "check").returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("signum", "lock"),
+    list(zip(ENDING, ["IMMEDIATE", "DEFERRED", "IMMEDIATE"], strict=True)),
+    ids=["INT", "TERM committing", "HUP"],
+)
+def test_a_signal_while_a_deletion_waits_deletes_nothing(
+    start: Start, light: Klcli, tmp_path: Path, signum: signal.Signals, lock: str
+) -> None:
+    """Neither the row nor one of its files, which are then not left under another name either."""
+    assert light(*FINITE).returncode == 0
+    results = tmp_path / "results"
+    before = {file: file.read_bytes() for kind in ("checkpoints", "plots") for file in (results / kind).iterdir()}
+    assert any(file.suffix == ".npz" for file in before)
+    connection = sqlite3.connect(results / "klcli.db", isolation_level=None)
+    connection.execute(f"BEGIN {lock}")
+    connection.execute("SELECT count(*) FROM runs").fetchall()
+    process = start("runs", "delete", "1", "--yes")
+    time.sleep(3)
+    process.send_signal(signum)
+    assert _ended(process, signum, PATIENCE_SECONDS + 5)[-1] == f"klcli: {ENDING[signum]}"
+    connection.close()
+    after = {file: file.read_bytes() for kind in ("checkpoints", "plots") for file in (results / kind).iterdir()}
+    assert after == before
+    assert light("runs", "check").returncode == 0
+    assert _states(results / "klcli.db") == ["complete"]
+    assert light("runs", "delete", "1", "--yes").returncode == 0
+    assert [file for file in before if file.exists()] == []
+
+
 def test_a_signal_that_was_ignored_at_the_start_stays_ignored(start: Start, rows: Rows) -> None:
     """As `nohup` starts klcli."""
     process = start(*FINITE, ignored=(signal.SIGHUP,))

@@ -455,6 +455,17 @@ def test_no_space_before_training(klcli: Klcli, refused: Refused, small_disk: Ca
 
 
 @pytest.mark.slow
+def test_no_space_beside_a_linked_database(
+    klcli: Klcli, refused: Refused, small_disk: Callable[[int], Path], tmp_path: Path
+) -> None:
+    """Its checkpoints are written beside the file itself."""
+    folder = small_disk(10 * 2**20)
+    (tmp_path / "mine.db").symlink_to(folder / "klcli.db")
+    line = refused(klcli("train", *TINY, "--db", "mine.db"), 4, f"{folder}: only 1")
+    assert "MB are free here" in line
+
+
+@pytest.mark.slow
 def test_no_space_left_while_training(klcli: Klcli, tmp_path: Path, small_disk: Callable[[int], Path]) -> None:
     folder = small_disk(24 * 2**20)
     with subprocess.Popen(

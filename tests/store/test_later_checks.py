@@ -8,10 +8,12 @@ import pytest
 
 from klcli.data.dataset import Dataset
 from klcli.engine.gradient_check import TensorCheck
+from klcli.errors import StoreError
 from klcli.evaluation.metrics import Score
 from klcli.evaluation.reevaluation import Reevaluation
 from klcli.settings.procedures import CheckSettings, EvaluationSettings
 from klcli.settings.train_config import TrainConfig
+from klcli.store.records import Evaluation
 from klcli.studies.gradient_checks import NetworkCheck
 from tests.raw_sql import execute
 
@@ -21,7 +23,11 @@ DATASET = Dataset("d", np.empty((0, 3072), np.uint8), np.empty(0, np.uint8), (),
 
 def test_an_evaluation_is_read_back_and_replaces_the_one_of_the_same_settings(recorder: Any) -> None:
     runs = [recorder.begin(seed=seed) for seed in range(3)]
-    record, of_runs = recorder.store.evaluations.record, recorder.store.evaluations.of_runs
+    of_runs = recorder.store.evaluations.of_runs
+
+    def record(numbers: list[int], *what: Any) -> Evaluation:
+        return recorder.store.evaluations.record([recorder.store.runs.get(number) for number in numbers], *what)
+
     settings = EvaluationSettings(bn_statistics="adaptive", flips=True)
     one = record(runs[:1], settings, FOUND, "klcli evaluate 1")
     both = record([runs[1], runs[0], runs[0]], settings, FOUND, "klcli evaluate 1 2 --ensemble")
@@ -41,7 +47,8 @@ def test_an_evaluation_is_read_back_and_replaces_the_one_of_the_same_settings(re
 
 def test_an_evaluation_of_several_runs_goes_with_each_of_them(recorder: Any) -> None:
     runs = [recorder.begin(seed=seed) for seed in range(2)]
-    recorder.store.evaluations.record(runs, EvaluationSettings(), FOUND, "klcli evaluate 1 2 --ensemble")
+    both = recorder.store.runs.where("1")
+    recorder.store.evaluations.record(both, EvaluationSettings(), FOUND, "klcli evaluate 1 2 --ensemble")
     recorder.store.runs.finish(runs[1], "complete", None, 1.0)
     recorder.store.upkeep.delete([runs[1]])
     assert recorder.store.evaluations.of_runs(runs) == []
@@ -53,13 +60,37 @@ def test_an_evaluation_of_an_earlier_network_goes_when_that_is_trained_further(r
     of_runs = recorder.store.evaluations.of_runs
     execute(recorder.path, "UPDATE runs SET checkpoint_sha256 = 'a'")
     for evaluated in ([runs[0]], runs, [runs[1]]):
-        recorder.store.evaluations.record(evaluated, EvaluationSettings(), FOUND, "klcli evaluate")
+        stored = [recorder.store.runs.get(number) for number in evaluated]
+        recorder.store.evaluations.record(stored, EvaluationSettings(), FOUND, "klcli evaluate")
     execute(recorder.path, "UPDATE runs SET state = 'complete', checkpoint_sha256 = 'a'")
     assert len(of_runs(runs)) == 3
     execute(recorder.path, f"UPDATE runs SET checkpoint_sha256 = 'b' WHERE id = {runs[0]}")
     assert [one.runs for one in of_runs(runs)] == [runs[1:]]
     execute(recorder.path, "UPDATE runs SET checkpoint_sha256 = NULL")  # it begins again
     assert of_runs(runs) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE runs SET checkpoint_sha256 = 'b' WHERE id = 2", "UPDATE runs SET checkpoint_sha256 = NULL WHERE id = 2",
+        "DELETE FROM runs WHERE id = 2",
+    ],
+    ids=["trained further", "begun again", "deleted"],
+)  # fmt: skip
+def test_an_evaluation_of_a_network_that_is_gone_by_now_is_not_recorded(recorder: Any, change: str) -> None:
+    for seed in range(3):
+        recorder.begin(seed=seed)
+    execute(recorder.path, "UPDATE runs SET checkpoint_sha256 = 'a' WHERE id <> 3")  # the third has none yet
+    runs, record = recorder.store.runs.where("1 ORDER BY id"), recorder.store.evaluations.record
+    earlier = record(runs[::2], EvaluationSettings(), FOUND, "klcli evaluate 1 3 --ensemble")
+    execute(recorder.path, change)
+    for part in (runs, runs[1:2]):
+        with pytest.raises(StoreError, match=r"^run 2 was trained further or deleted meanwhile, evaluate it again$"):
+            record(part, EvaluationSettings(), FOUND, "klcli evaluate")
+    assert recorder.store.evaluations.of_runs([1, 2, 3]) == [earlier]
+    again = record(runs[::2], EvaluationSettings(), FOUND, "klcli evaluate 1 3 --ensemble")
+    assert recorder.store.evaluations.of_runs([1, 2, 3]) == [again]
 
 
 @pytest.fixture

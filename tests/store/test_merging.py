@@ -67,8 +67,9 @@ def other(three_runs_here: Path, small_dataset: Any) -> Path:
     store.studies.end(first, "complete")
     second = store.studies.begin("lambda", "fine", {}, planned(small_dataset, 9), "klcli search-lambda", parent=first)
     store.studies.end(second, "complete")
-    store.evaluations.record([2], EvaluationSettings(flips=True), FOUND, "klcli evaluate 2")
-    store.evaluations.record([1, 3], EvaluationSettings(), FOUND, "klcli evaluate 1 3 --ensemble")
+    store.evaluations.record([store.runs.get(2)], EvaluationSettings(flips=True), FOUND, "klcli evaluate 2")
+    pair = [store.runs.get(number) for number in (1, 3)]
+    store.evaluations.record(pair, EvaluationSettings(), FOUND, "klcli evaluate 1 3 --ensemble")
     for seconds in (1.5, 2.5):
         checks = [NetworkCheck((TrainConfig(lam=lam),), (), CheckSettings(), seconds + lam) for lam in (0.0, 0.1)]
         store.gradient_checks.record(checks, small_dataset, "klcli gradcheck")

@@ -6,9 +6,12 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -187,6 +190,28 @@ def test_a_run_that_is_being_trained_is_not_deleted(recorder: Any) -> None:
         Store(recorder.path).upkeep.delete([run])
 
 
+def test_a_run_that_continues_while_its_deletion_waits_is_not_deleted(three_runs_here: Path) -> None:
+    network, database = three_runs_here / "checkpoints" / "run-000001.npz", three_runs_here / "klcli.db"
+    opened = Event()
+
+    def delete() -> None:
+        with closing(Store(database)) as store:
+            opened.set()
+            store.upkeep.delete([1])
+
+    with closing(sqlite3.connect(database, isolation_level=None)) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("BEGIN IMMEDIATE")
+        deletion = pool.submit(delete)
+        opened.wait(20)
+        time.sleep(0.5)  # it waits for the lock
+        other.execute("UPDATE runs SET state = 'running' WHERE id = 1")
+        other.execute("COMMIT")
+        with pytest.raises(ConfigError, match=r"delete 1: process .* end that first"):
+            deletion.result()
+    assert network.exists()
+    assert execute(database, "SELECT count(*) FROM runs") == [(3,)]
+
+
 def test_a_study_remembers_what_it_lost(five: Store) -> None:
     execute(
         five.path, "INSERT INTO studies VALUES (7, 'lambda', 'coarse', '{\"a\": 1}', NULL, 'complete', 'now', NULL)"
@@ -340,6 +365,31 @@ def test_damage_and_orphans_are_found(three_runs_here: Path) -> None:
         "gradcheck-000004.png", "run-000001-000009-curves.png", "run-000009-weights.png", "run-000009.npz",
         "study-000004.png",
     ]  # fmt: skip
+
+
+def test_what_other_processes_train_and_delete_during_a_check_is_no_orphan(
+    three_runs_here: Path, new_recorder: Callable[[Path], Any]
+) -> None:
+    """The check of all contents takes minutes."""
+    checkpoints, plots = three_runs_here / "checkpoints", three_runs_here / "plots"
+    other = new_recorder(three_runs_here / "klcli.db")
+
+    def train_and_delete(_: object) -> None:
+        if not (checkpoints / "run-000004.npz").exists():
+            assert other.begin() == 4
+            shutil.copy(checkpoints / "run-000003.npz", checkpoints / "run-000004.npz")
+            (plots / "run-000004.png").write_text("a picture")
+            assert len(other.store.upkeep.delete([3])) == 2
+
+    with closing(other.store), closing(Store(three_runs_here / "klcli.db")) as store:
+        assert store.upkeep.check(None, train_and_delete) == ([], [])
+        # Of a run that is being trained, the file is there before its row names it.
+        assert store.upkeep.check() == ([], [])
+        (checkpoints / "run-000004.npz").rename(checkpoints / "run-000004.previous.npz")
+        assert store.upkeep.check() == ([], [])
+        execute(store.path, "UPDATE runs SET state = 'failed' WHERE id = 4")
+        [orphan] = store.upkeep.check()[1]
+        assert orphan.startswith(str(checkpoints / "run-000004.previous.npz"))
 
 
 @pytest.mark.parametrize("name", ["klcli.db", "renamed.db"])

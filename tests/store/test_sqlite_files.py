@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import product
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pytest
@@ -92,10 +93,11 @@ def test_a_database_in_wal_that_another_program_has_open_is_used_as_it_is(comple
     assert mode(complete) == "delete"
 
 
-def read_only(folder: Path, *arguments: str) -> str:
-    """Run Python with a folder mounted read-only and return what it prints."""
-    mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
-    command = ["unshare", "--mount", "sh", "-c", mount, str(folder), sys.executable, "-c", *arguments]
+def read_only(folder: Path, *arguments: str, at: Path | None = None) -> str:
+    """Run Python with a folder mounted read-only, by default at its own place, and return what it prints."""
+    there = at or folder
+    mount = f'mount --bind {quote(str(folder))} "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", mount, str(there), sys.executable, "-c", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "mount" in done.stderr:
         pytest.skip(f"no mount is possible here: {done.stderr}")
@@ -163,6 +165,24 @@ def test_a_database_on_read_only_media_is_read_whatever_its_state(
     assert states == f"[(1, '{expected}')]"
     assert refusal.startswith(f"{complete}: this database cannot be written")
     assert {path.name: path.read_bytes() for path in complete.parent.iterdir() if path.is_file()} == before
+
+
+@NEEDS_MOUNTS
+def test_a_lab_of_a_database_that_only_others_write_sees_what_they_write(complete: Path, tmp_path: Path) -> None:
+    """With a killed run in it, it is read from a copy."""
+    leave_killed(complete)
+    (there := tmp_path / "there").mkdir()
+    script = """
+import sqlite3, sys
+from klcli import Lab
+lab = Lab(sys.argv[1])
+print(lab.store.runs.get(1).state, lab.store is lab.store)
+with sqlite3.connect(sys.argv[2]) as other:
+    other.execute("UPDATE runs SET state = 'complete'")
+print(lab.run("last").state, lab.store is lab.store)
+"""
+    printed = read_only(complete.parent, script, str(there / complete.name), str(complete), at=there)
+    assert printed.splitlines() == ["interrupted True", "complete True"]
 
 
 @NEEDS_MOUNTS
