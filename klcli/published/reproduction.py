@@ -17,7 +17,6 @@ from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run, Study
 from klcli.store.store import Store
-from klcli.store.studies import deletions
 from klcli.training.budget import budget_of
 
 KIND = "reproduce"
@@ -95,7 +94,7 @@ def gather(wanted: Report, terms: Terms, store: Store, studies: list[int]) -> Re
     checks = {one: [latest(stack, one.settings, sha256) for stack in one.networks()] for one in wanted.gradient_checks}
     errors = {one: [error for check in found if check for error in check.errors] for one, found in checks.items()}
     evidence = Evidence(runs, errors, store.runs.epochs, key)
-    notes = [*plan_notes(mine, store.studies.all()), *deletions(mine)]
+    notes = [*plan_notes(mine, store.studies.all()), *store.studies.deletions(mine)]
     return Reproduction(wanted, terms, compare(wanted, evidence, terms.incomparable), evidence, studies, notes)
 
 

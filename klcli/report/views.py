@@ -21,7 +21,6 @@ from klcli.settings.selection import MOST_ROWS, Selection
 from klcli.settings.setting import require
 from klcli.store.records import BEST_FIRST, GradientCheck, ImageSet, Order, Run, RunFilter, Study
 from klcli.store.store import Store
-from klcli.store.studies import deletions
 
 FIRST_COMMAND = "klcli train --hidden 50 30 20 --bn"
 NEWEST_FIRST = Order("id", descending=True)
@@ -278,7 +277,7 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
         table, notes = studies.repeats_table(title, runs), [words.run_numbers(runs), words.without_note(runs)]
         notes += studies.range_notes(runs, lambda run: store.runs.epochs(run.id))
     if study.kind != "reproduce":
-        notes += [words.repeats_note(runs), *deletions(store.studies.chain(number))]
+        notes += [words.repeats_note(runs), *store.studies.deletions(store.studies.chain(number))]
     notes.append("" if study.state == "complete" else f"study {number} is {study.state}")
     table, cut = _limited(table, limit)
     notes = [*cut, *filter(None, notes), *unread]

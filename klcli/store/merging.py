@@ -22,9 +22,8 @@ from klcli.store import checkpoints
 from klcli.store.connection import Database, explained, next_number
 from klcli.store.later_checks import Evaluations
 from klcli.store.locks import Locks
-from klcli.store.records import Study
 from klcli.store.runs import UNEXPECTED, UNFINISHED, Runs
-from klcli.store.studies import DELETED, Row, canonical
+from klcli.store.studies import Row
 from klcli.store.upkeep import pictures
 from klcli.termination import at_the_end
 from klcli.text import path_text
@@ -185,18 +184,9 @@ class _Merging:
             self._insert("epochs", (epoch | {"run_id": number} for epoch in epochs))
             if row["study_id"] in self._numbers["study"].keys() - self._copied["study"]:
                 changed.add(row["study_id"])
-        for study in changed:
-            self._update_study(study)
-
-    def _update_study(self, old: int) -> None:
-        """Take over the state of a study that has new runs here; their positions are not those of deleted runs."""
-        [theirs], number = self._rows("studies", "id = ?", old), self._numbers["study"][old]
-        [mine] = self._here.records(Study, "studies WHERE id = ?", [number])
-        members = {row["member"] for row in self._here.read("SELECT member FROM runs WHERE study_id = ?", [number])}
-        settings = mine.settings
-        deleted = [position for position in settings.pop(DELETED, []) if position not in members]
-        values = {"settings": canonical(settings | ({DELETED: deleted} if deleted else {}))}
-        self._tables.table("studies").update(number, values | {"state": theirs["state"]})
+        for study in changed:  # its state is that of the study with the new runs
+            [theirs] = self._rows("studies", "id = ?", study)
+            self._tables.table("studies").update(self._numbers["study"][study], {"state": theirs["state"]})
 
     def _add_checkpoint(self, old: int, row: Row, number: int) -> str | None:
         """Add the checkpoint of a run to the files to copy and return its new column."""

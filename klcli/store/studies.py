@@ -20,9 +20,9 @@ if TYPE_CHECKING:  # a report must not import the training code
 
 Row = dict[str, Any]  # columns and their values, or the settings of a study
 STARTED = ("host", "pid", "state", "started_at", "threads", "versions")  # columns that change when a run begins again
-DELETED = "deleted_members"  # in the settings: the positions whose runs were deleted
 TEXT, PLAN_SHA256 = "text", "plan_sha256"  # in the settings of a reproduction: its report, and a hash of its whole plan
-UNTRAINED = ("vary", TEXT, PLAN_SHA256, DELETED)  # settings that no training of the plan depends on
+# Settings that no training of the plan depends on; the last one is of an older klcli.
+UNTRAINED = ("vary", TEXT, PLAN_SHA256, "deleted_members")
 
 
 class Studies:
@@ -78,6 +78,11 @@ class Studies:
     def members(self, study_id: int) -> list[Run]:
         return self._runs.where("study_id = ? ORDER BY member", [study_id])
 
+    def deletions(self, studies: Iterable[Study]) -> list[str]:
+        """`2 runs were deleted from study 3`, for each that lacks runs of its plan: all were there when it began."""
+        lost = {one.id: len(one.settings.get("plan", ())) - len(self.members(one.id)) for one in studies}
+        return [f"{n} run{'s were' if n > 1 else ' was'} deleted from study {one}" for one, n in lost.items() if n > 0]
+
     def _where(self, condition: str, *values: object) -> list[Study]:
         return [*self._db.records(Study, f"studies WHERE {condition}", values)]
 
@@ -102,8 +107,7 @@ class Studies:
                     self._runs.rewind(db, run.id)
                     started = {name: row[name] for name in STARTED}
                     db.table("runs").update(run.id, started | again | {"owner": owner})
-            remaining = f"json_remove(settings, '$.{DELETED}')"
-            db.execute(f"UPDATE studies SET state = 'running', settings = {remaining} WHERE id = ?", [study_id])
+            db.table("studies").update(study_id, {"state": "running"})
         self._owners[study_id] = owner
 
     def record_stack(self, run_ids: Sequence[int], outcome: StackOutcome) -> None:
@@ -130,12 +134,6 @@ class Studies:
                     self._runs.require_owner(run.id)
             db.table("studies").update(study_id, {"state": state})
             db.execute(ended, [state, error, now(), study_id])
-
-
-def deletions(studies: Iterable[Study]) -> list[str]:
-    """`2 runs were deleted from study 3`, for each study that lacks runs of its plan for this reason."""
-    lost = {one.id: len(one.settings.get(DELETED, ())) for one in studies}
-    return [f"{n} run{'s were' if n > 1 else ' was'} deleted from study {number}" for number, n in lost.items() if n]
 
 
 def canonical(settings: Row) -> str:

@@ -20,7 +20,6 @@ from klcli.store.connection import BUSY_SECONDS, Database, explained
 from klcli.store.reading import beside, folder_of, rows
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run
 from klcli.store.runs import Runs
-from klcli.store.studies import DELETED
 from klcli.termination import before_the_end
 from klcli.text import path_text
 
@@ -60,8 +59,7 @@ class Upkeep:
     def delete(self, run_ids: Sequence[int]) -> list[Path]:
         """Delete runs with their epochs, checkpoints and pictures; return the deleted files.
 
-        A study records the positions of its deleted runs, so that it never counts as complete on resumption; a study
-        without runs is deleted with its pictures. Raises ConfigError for a run that is being trained.
+        A study without runs is deleted with its pictures. Raises ConfigError for a run that is being trained.
         """
         with self._db.write() as db:
             runs = [self._runs.get(run_id) for run_id in dict.fromkeys(run_ids)]
@@ -72,9 +70,6 @@ class Upkeep:
             _require_removable(files)
             for run in runs:
                 db.execute("DELETE FROM runs WHERE id = ?", [run.id])
-                with_list = f"json_insert(settings, '$.{DELETED}', json('[]'))"
-                longer = f"json_insert({with_list}, '$.{DELETED}[#]', ?)"
-                db.execute(f"UPDATE studies SET settings = {longer} WHERE id = ?", [run.member, run.study_id])
                 without_runs = "NOT EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id)"
                 db.execute(f"DELETE FROM studies WHERE id = ? AND {without_runs}", [run.study_id])
         for file in files:  # only now: until the commit, a signal or an error leaves rows and files as they are

@@ -212,9 +212,10 @@ def test_a_run_that_continues_while_its_deletion_waits_is_not_deleted(three_runs
     assert execute(database, "SELECT count(*) FROM runs") == [(3,)]
 
 
-def test_a_study_remembers_what_it_lost(five: Store) -> None:
+def test_a_study_knows_what_it_lost(five: Store) -> None:
     execute(
-        five.path, "INSERT INTO studies VALUES (7, 'lambda', 'coarse', '{\"a\": 1}', NULL, 'complete', 'now', NULL)"
+        five.path,
+        "INSERT INTO studies VALUES (7, 'lambda', 'coarse', '{\"plan\": [{}, {}]}', NULL, 'complete', 'now', NULL)",
     )
     execute(five.path, "UPDATE runs SET study_id = 7, member = id - 1 WHERE id IN (1, 2)")
     plots = five.path.parent / "plots"
@@ -223,7 +224,7 @@ def test_a_study_remembers_what_it_lost(five: Store) -> None:
     for picture in drawn:
         picture.write_text("a study")
     five.upkeep.delete([2])
-    assert execute(five.path, "SELECT settings FROM studies") == [('{"a":1,"deleted_members":[1]}',)]
+    assert five.studies.deletions(five.studies.all()) == ["1 run was deleted from study 7"]
     assert {*plots.glob("study*")} == drawn
     assert {*five.upkeep.delete([1])} >= {one for one in drawn if "000007" in one.name}
     assert execute(five.path, "SELECT count(*) FROM studies") == [(0,)]
