@@ -63,6 +63,7 @@ class Assignment:
     final: Sequence[Run]
     sweep: Sequence[Run]
     commands: dict[str, str]  # that repeat the gradient check, the search and the sweep
+    where: dict[str, Any]  # the images, threads and database of a command
 
 
 def plan(setup: Setup, settings: AssignmentSettings) -> list[Part]:
@@ -100,7 +101,8 @@ def assignment(setup: Setup, settings: AssignmentSettings) -> Assignment:
             sweep = work.sweep()
         except Interrupted as error:
             raise Interrupted(f"{error}; or repeat this command, which continues there", error.signum) from None
-    return Assignment(settings, work.runner.dataset.name, checks, curves, found, final, sweep, work.commands)
+    name = work.runner.dataset.name
+    return Assignment(settings, name, checks, curves, found, final, sweep, work.commands, work.where)
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,13 @@ class _Work:
     speeds: dict[Any, float] = field(default_factory=dict)  # seconds per update, by what determines them
 
     @property
-    def _where(self) -> dict[str, Any]:
+    def where(self) -> dict[str, Any]:
         setup = self.setup
         return {"data": setup.data or self.runner.dataset.name, "threads": setup.threads, "db": setup.db}
 
     @property
     def commands(self) -> dict[str, str]:
-        edition, how = self.edition, self._where
+        edition, how = self.edition, self.where
         again = ["--repeats", str(self.repeats)] * (self.repeats > 1)
         stages = ["--coarse", *["--fine"] * edition.fine, "--trials", str(edition.trials), *again]
         found = {"gradients": run_command(edition.checked[0], "gradcheck", only=("seed",), **how | {"threads": 1})}
@@ -153,7 +155,7 @@ class _Work:
         """Return the run of these settings, after its training if that is not complete."""
         if run := self.known(config):
             return run
-        setup = self._calling(run_command(config, **self._where))
+        setup = self._calling(run_command(config, **self.where))
         begun = self.known(config, UNFINISHED)
         if begun and begun.study_id is None:
             return trainings.resume(setup, str(begun.id), {}, None)

@@ -19,7 +19,7 @@ from klcli.report.tables.later_checks import gradient_check_title, gradient_meth
 from klcli.report.tables.table import Row, Table, columns
 from klcli.report.words import counted, images_words, layers_name, network_name
 from klcli.settings.editions import EDITIONS
-from klcli.settings.run_command import database_option
+from klcli.settings.run_command import database_option, run_command
 from klcli.settings.run_names import names_of
 from klcli.settings.setting import require
 from klcli.store.checkpoints import write_atomically
@@ -73,8 +73,8 @@ def require_own(folder: Path) -> None:
         return
     except OSError as error:
         raise ConfigError(f"{path_text(folder)}: {error.strerror}, name another folder") from None
-    index = folder / INDEX
-    is_own = index.is_file() and index.read_text(encoding="utf-8", errors="replace").startswith(HEAD)
+    heads = ((folder / INDEX, HEAD), (folder / DOCUMENT, UNEDITED))  # either may be edited
+    is_own = any(one.is_file() and one.read_text("utf-8", "replace").startswith(head) for one, head in heads)
     require(is_own or is_free, f"{path_text(folder)}: this folder holds other files, name a new one")
 
 
@@ -101,7 +101,7 @@ def editions_table() -> Table:
     return Table("What the editions of the course ask", columns(head), rows)
 
 
-def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db: Path) -> Iterator[Section]:
+def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]]) -> Iterator[Section]:
     """Yield the sections of an assignment."""
     errors = [error for check in found.checks for error in check.errors]
     right, largest = sum(error.passed for error in errors), max(error.max_absolute for error in errors)
@@ -114,19 +114,20 @@ def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db:
 
     every = [run for runs in found.curves for run in runs]
     epochs = {run.id: epochs_of(run.id) for run in (*every, *found.final, *found.sweep)}
-    figures = [_curves(f"curves-{number}", runs, epochs, db) for number, runs in enumerate(found.curves, start=1)]
-    networks = Exhibit("networks", _networks(every), [run.command for run in every])
+    figures = [_curves(f"curves-{number}", runs, epochs, found) for number, runs in enumerate(found.curves, start=1)]
+    networks = Exhibit("networks", _networks(every), _again(every, found))
     accuracies = [f"{network_name(own[0].config)}, n_s {own[0].step_size}: {_percent(own)}" for own in repeats(every)]
-    question = "What do depth and batch normalisation change, on training and on validation images?"
+    varied = "depth and batch normalisation" if found.settings.chosen.curves[0][1:] else "n_s and the number of cycles"
+    question = f"What do {varied} change, on training and on validation images?"
     means = f" (mean ± standard deviation over {n} seeds)" if (n := found.settings.repeats) > 1 else ""
     sentence = f"The accuracies on the test images{means}: {'; '.join(accuracies)}."
     yield Section("Networks", [*figures, networks], sentence, question)
 
     search, choice = found.search, found.search.choice
     assert choice is not None  # or there would be no final training
-    again = [found.commands["lambda"], _drawn(["--study", str(search.studies[-1])], "lambda", db)]
+    again = [found.commands["lambda"], _drawn("lambda", ["--study", str(search.studies[-1])], "lambda", found)]
     shown = Exhibit("lambda", studies.search_table(search), again, lambda_search(search.stages, choice))
-    best, final = Exhibit("lambda-best", _best(found), again[:1]), _curves("final", found.final, epochs, db)
+    best, final = Exhibit("lambda-best", _best(found), again[:1]), _curves("final", found.final, epochs, found)
     cycles = found.final[0].cycles
     sentence = f"{studies.choice_sentence(choice).capitalize()}. The accuracy on the test images after {cycles:g} "
     sentence += f"{counted(cycles, 'cycle')} with this lambda{means}: {_percent(found.final)}."
@@ -134,7 +135,7 @@ def sections(found: Assignment, epochs_of: Callable[[int], Sequence[Epoch]], db:
     yield Section("The search for lambda", [shown, best, final], sentence, question)
 
     if runs := found.sweep:
-        again = [found.commands["sigma"], _drawn(["--study", str(runs[0].study_id)], "sigma", db)]
+        again = [found.commands["sigma"], _drawn("sigma", ["--study", str(runs[0].study_id)], "sigma", found)]
         curves = Exhibit("sigma", _numbers(runs, epochs), again, sigma_curves(runs, epochs))
         table = studies.interval_table(runs) if found.settings.repeats > 1 else studies.sigma_table(runs)
         results = Exhibit("sigma-results", table, again[:1])
@@ -150,16 +151,21 @@ def _percent(runs: Sequence[Run]) -> str:
     return f"{' ± '.join(numbers)}\xa0%" if numbers else "none, it diverged"
 
 
-def _curves(name: str, runs: Sequence[Run], epochs: Epochs, db: Path) -> Exhibit:
+def _again(runs: Sequence[Run], found: Assignment) -> list[str]:
+    """Return commands that train these networks into this database, whatever has trained them."""
+    return [run_command(one.config, **found.where | {"threads": one.threads}) for one in runs]
+
+
+def _curves(name: str, runs: Sequence[Run], epochs: Epochs, found: Assignment) -> Exhibit:
     pair = bn_pairs(runs)
     chart = bn_overlay(*pair[0], epochs) if pair else training_curves(runs, epochs)
-    again = _drawn(["--run", *names_of(run.id for run in runs)], "bn" if pair else "training", db)
-    return Exhibit(name, _numbers(runs, epochs), [*(run.command for run in runs), again], chart)
+    again = _drawn(name, ["--run", *names_of(run.id for run in runs)], "bn" if pair else "training", found)
+    return Exhibit(name, _numbers(runs, epochs), [*_again(runs, found), again], chart)
 
 
-def _drawn(which: Sequence[str], kind: str, db: Path) -> str:
-    look = ["--width", f"{LOOK.width:g}", "--no-title"]
-    return command_text(["klcli", "report", *which, "--plot", kind, "--to", f"{kind}.pdf", *look, *database_option(db)])
+def _drawn(name: str, which: Sequence[str], kind: str, found: Assignment) -> str:
+    look = ["--width", f"{LOOK.width:g}", "--no-title", *database_option(found.where["db"])]
+    return command_text(["klcli", "report", *which, "--plot", kind, "--to", f"{name}.pdf", *look])
 
 
 def _numbers(runs: Sequence[Run], epochs: Epochs) -> Table:

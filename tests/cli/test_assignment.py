@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from klcli.settings.editions import AssignmentSettings, Edition
 from klcli.settings.procedures import SearchSettings
 from klcli.settings.train_config import TrainConfig
 from klcli.training.budget import budget_of
+from klcli.training.cores import cores
 from klcli.training.result import TrainResult
 from klcli.training.trainer import train
 
@@ -166,6 +168,8 @@ def test_it_trains_what_is_missing_and_nothing_twice(here: Klcli, copied: Path, 
     assert [part["missing"] for part in other["parts"]] == [12, 2, 2, 2, 2, 1, 6]
     assert other["seconds"] > 0
     assert len(rows("runs")) == len(runs)
+    many = here("assignment", "--dry-run", *FEW, "--seed", "1", "--jobs", "1000").stdout
+    assert f" on {cores()} core" in many
     another = here("assignment", *FEW, "--trials", "1")
     assert "a new one begins" in another.stderr
     assert "--resume" not in another.stderr  # which is no option of this command
@@ -184,6 +188,8 @@ def test_each_run_has_a_command_that_finds_it_again(here: Klcli, copied: Path, r
         if args[0] == "report":
             assert here(*args).returncode == 0, command
     assert rows("runs") == before
+    drawn = dict.fromkeys(command for command in commands if " --to " in command)
+    assert len({command.split(" --to ")[1].split()[0] for command in drawn}) == len(drawn) == 5
     assert {command.split()[1] for command in commands} == {
         "gradcheck", "train", "search-lambda", "sigma-sweep", "report",
     }  # fmt: skip
@@ -250,7 +256,7 @@ def test_repeats_become_means_and_bands(tmp_path: Path, rows: Rows) -> None:
     found = lab.assignment(settings)
     assert len(rows("runs")) == 4 + 4 + 2 + 2 + 2 + 12
     assert [(part.missing, part.seconds) for part in lab.plan_assignment(settings)] == [(0, 0.0)] * 7
-    exhibits = {one.name: one for section in sections(found, lab.epochs, db) for one in section.exhibits}
+    exhibits = {one.name: one for section in sections(found, lab.epochs) for one in section.exhibits}
     for name in ("curves-1", "curves-2", "final"):
         chart = exhibits[name].chart
         assert chart
@@ -268,11 +274,25 @@ def test_repeats_become_means_and_bands(tmp_path: Path, rows: Rows) -> None:
     assert f"{np.mean(accuracies):.4f} ± {np.std(accuracies, ddof=1):.4f}" in first
     for name in ("lambda", "sigma"):
         assert "--repeats 2" in exhibits[name].commands[0]
-    _, networks, search, sigma = sections(found, lab.epochs, db)
+    _, networks, search, sigma = sections(found, lab.epochs)
     assert all("(mean ± standard deviation over 2 seeds): " in one.sentence for one in (networks, search))
     assert f"{100 * np.mean(accuracies):.2f} ± {100 * np.std(accuracies, ddof=1):.2f}" in networks.sentence
     assert sigma.sentence.endswith("one of 0.1, 0.001, 0.0001.")
     assert exhibits["sigma-results"].table.title.startswith("Test accuracy over the repeats")
+
+
+@pytest.mark.slow
+def test_networks_that_python_has_trained_have_commands_of_the_shell(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "course.db", data="synthetic", jobs=1)
+    settings = AssignmentSettings(edition="a2-2019", epochs=1, subset=200, trials=1)
+    run = lab.train(settings.chosen.curves[0][0])
+    found = lab.assignment(settings)
+    assert found.curves[0][0].id == run.id
+    written = [*sections(found, lab.epochs)]
+    commands = {command for section in written for one in section.exhibits for command in one.commands}
+    assert all(shlex.split(command)[0] == "klcli" for command in commands)
+    assert all(f"--db {tmp_path / 'course.db'}" in command for command in commands)
+    assert written[1].question.startswith("What do n_s and the number of cycles change")
 
 
 @pytest.mark.slow
@@ -297,11 +317,13 @@ def test_an_edited_document_stays(here: Klcli, copied: Path) -> None:
     assert "SYNTHETIC IMAGES" in document.read_text(encoding="utf-8")
     edited = document.read_text(encoding="utf-8").replace("Gradients", "My gradients")
     document.write_text(edited, encoding="utf-8")
-    figure = copied / "figures/sigma.csv"
+    figure, index = copied / "figures/sigma.csv", copied / "assignment.md"
     figure.unlink()
+    index.unlink()
     assert "report.tex is edited" in here("assignment", *FEW).stderr
     assert document.read_text(encoding="utf-8") == edited
     assert figure.exists()
+    assert index.exists()
 
 
 @pytest.mark.slow

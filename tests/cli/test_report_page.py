@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
-from command import Klcli, Refused, change, succeeded
+from command import Klcli, Refused, change, read, succeeded
 
 from klcli.report.page.page import Section, picture, render, table
 from klcli.report.plots.chart import GREY, Chart, Line, Panel
@@ -78,6 +78,10 @@ def test_a_page_of_some_runs_has_these_alone(here: Klcli, trained: Path, unrende
     assert here("report", "--html", "x.html", "--run", "1", "--where", "id = 1").returncode == 2
     assert not (trained / "x.html").exists()
     assert here("report", "--html", "results").returncode == 2
+    total = len(read(trained, "SELECT id FROM runs"))
+    succeeded(here("report", "--html", "one.html", "--limit", "1"))
+    more = f"1 of {total} runs are listed: <code>klcli report --list --limit {total}</code> shows all."
+    assert more in (trained / "one.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["klcli.db", "checkpoints/run-000001.npz", "plots/run-000001.png"])

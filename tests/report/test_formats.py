@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,14 @@ def test_json_reads_back_to_the_stored_values() -> None:
     assert document["notes"] == ["a note"]
     keys = [column.key for column in TABLE.columns]
     assert document["rows"] == [{key: row[key] for key in keys} for row in ROWS]
+
+
+@pytest.mark.parametrize("hyphens", [2, 3, 4, 5])
+def test_no_hyphens_become_a_dash_in_latex(hyphens: int) -> None:
+    row = ROWS[0] | {"note": f"a{'-' * hyphens}b"}
+    [line] = [line for line in to_latex(replace(TABLE, rows=[row])).splitlines() if "{}" in line]
+    assert "--" not in line
+    assert line.count("-") == hyphens
 
 
 def test_markdown_is_one_line_per_row_with_as_many_cells() -> None:

@@ -51,7 +51,7 @@ def assignment(
         require_file_name(folder / report.INDEX, "assignment")
     lab = invocation.lab
     parts = lab.plan_assignment(settings)
-    n, seconds = invocation.jobs or cores(), sum(part.seconds for part in parts)
+    n, seconds = min(invocation.jobs or cores(), cores()), sum(part.seconds for part in parts)
     seconds += FIGURES_SECONDS if seconds else 0.0
     invocation.result(report.plan_table(parts, settings.edition))
     if seconds:
@@ -62,10 +62,11 @@ def assignment(
     if not dry_run:
         found = lab.assignment(settings)
         invocation.say("drawing the figures")
-        sections = [*report.sections(found, lab.epochs, invocation.db)]
+        sections = [*report.sections(found, lab.epochs)]
         files, is_edited = report.write(folder, found, sections, typed_command(), invocation.picture)
         if is_edited:
-            invocation.warn(f"{folder / report.DOCUMENT} is edited and stays as it is; move it away to get a new one")
+            stays = "is edited and stays, with the figures and tables of this call; move it away to get a new one"
+            invocation.warn(f"{folder / report.DOCUMENT} {stays}")
         invocation.result("")
         named = {"index": report.INDEX, "document": report.DOCUMENT}
         invocation.places(**{kind: folder / name for kind, name in named.items()})

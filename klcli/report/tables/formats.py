@@ -112,7 +112,7 @@ def markdown_text(text: str) -> str:
 
 def latex_text(text: str) -> str:
     """Return a text without commands; a bracket or star at the beginning would be an argument of the line before."""
-    escaped = _UNSET.sub(_unset, visible(text).translate(_LATEX).replace("--", "-{}-"))
+    escaped = _UNSET.sub(_unset, re.sub("-(?=-)", "-{}", visible(text).translate(_LATEX)))
     return f"{{{escaped[0]}}}{escaped[1:]}" if escaped.startswith(("[", "*")) else escaped
 
 
