@@ -24,6 +24,7 @@ from klcli.store.records import Evaluation, GradientCheck, Run
 from klcli.store.store import Store
 from klcli.studies.gradient_checks import Stack, check_a_single_image, check_network, entries, require_images
 from klcli.text import path_text
+from klcli.training.budget import budget_of
 from klcli.training.cores import cores
 
 MOST_SHIFT = 2  # pixels; larger ones move too much of an image out of sight
@@ -156,6 +157,8 @@ def predict(
     by = stored_network(setup, checkpoint or (BEST if which is None else which), snapshots)
     if by.run:
         setup.warn_of_state(by.run)
+    elif (done := by.checkpoint.step) < (total := budget_of(by.config).total_updates):
+        setup.observer.warn(f"{by.name} is not complete: this is its network after {done} of {total} updates")
     config = by.config
     if by.has_batch_statistics:
         setup.observer.warn(f"{by.name} was evaluated with batch statistics, pictures get its running averages")
