@@ -13,7 +13,7 @@ from klcli.data.dataset import Dataset, Inputs, Split, split
 from klcli.data.pictures import read_picture
 from klcli.evaluation.metrics import log_mean, log_probabilities
 from klcli.evaluation.reevaluation import TrainedNetwork, policy_of, reevaluate
-from klcli.procedures.run_lookup import chosen_run, chosen_runs, networks_of, no_snapshots, trained_networks
+from klcli.procedures.run_lookup import chosen_run, chosen_runs, networks_of, trained_networks
 from klcli.procedures.setup import Setup
 from klcli.settings.procedures import CheckSettings, EvaluationSettings
 from klcli.settings.run_names import BEST, runs_words
@@ -24,6 +24,7 @@ from klcli.store.records import Evaluation, GradientCheck, Run
 from klcli.store.store import Store
 from klcli.studies.gradient_checks import Stack, check_a_single_image, check_network, entries, require_images
 from klcli.text import path_text
+from klcli.training.budget import budget_of
 from klcli.training.cores import cores
 
 MOST_SHIFT = 2  # pixels; larger ones move too much of an image out of sight
@@ -44,7 +45,7 @@ class StoredNetwork:
     @property
     def has_batch_statistics(self) -> bool:
         """Whether it was evaluated with the statistics of the evaluated images, which a single image has not."""
-        return self.config.batch_norm and self.config.bn_statistics == "batch"
+        return self.config.batch_norm and self.networks[0].config.bn_statistics == "batch"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def evaluate(
 ) -> tuple[list[Run], list[Evaluation]]:
     """Evaluate stored runs again, individually or as an ensemble, and record it; return runs and evaluations.
 
-    Raises ConfigError if a setting does not apply to a network, before the first evaluation.
+    Before the first evaluation, raises ConfigError if a setting does not apply to a network, StoreError without one.
     """
     store = setup.store()
     runs = chosen_runs(store, which)
@@ -82,8 +83,8 @@ def evaluate(
     cure = "omit the option" + " or name others" * (len(without) < len(runs))
     require(not (settings.bn_statistics and without), f"--bn-statistics {settings.bn_statistics}: {lack}, {cure}")
     for run in runs:
-        policy_of(f"run {run.id}", run.config, settings)
-        require(run.config.snapshots or not settings.snapshots, no_snapshots(f"run {run.id}"))
+        for one in trained_networks(store, run, settings.snapshots):
+            policy_of(one.name, one.config, settings)
     setup.prepare_engine()
     first = {run.dataset_sha256: run for run in reversed(runs)}  # on each set of images
     datasets = {sha256: setup.images(run, f"run {run.id}") for sha256, run in first.items()}
@@ -156,6 +157,8 @@ def predict(
     by = stored_network(setup, checkpoint or (BEST if which is None else which), snapshots)
     if by.run:
         setup.warn_of_state(by.run)
+    elif (done := by.checkpoint.step) < (total := budget_of(by.config).total_updates):
+        setup.observer.warn(f"{by.name} is not complete: this is its network after {done} of {total} updates")
     config = by.config
     if by.has_batch_statistics:
         setup.observer.warn(f"{by.name} was evaluated with batch statistics, pictures get its running averages")

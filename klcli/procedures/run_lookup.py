@@ -114,16 +114,17 @@ def same_bits(store: Store, old: Run, new: Run) -> bool | None:
 
 
 def networks_of(owner: str, config: TrainConfig, checkpoint: Checkpoint, snapshots: bool) -> "list[TrainedNetwork]":
-    """Return the network in the checkpoint of `owner`, or its snapshots. Raises ConfigError without any."""
+    """Return the network in the checkpoint of `owner`, or its snapshots. Raises ConfigError without any.
+
+    One from before the last update has running averages, whatever its settings say, and no other BN statistics.
+    """
     from klcli.evaluation.reevaluation import TrainedNetwork
+    from klcli.training.budget import budget_of
     from klcli.training.networks import restore
     from klcli.training.result import snapshots_of
 
     states = snapshots_of(checkpoint.state) if snapshots else [checkpoint.state]
-    require(bool(states), no_snapshots(owner))
+    require(bool(states), f"--snapshots: {owner} has none, train with --snapshots to the end of a cycle")
+    if not snapshots and checkpoint.step < budget_of(config).total_updates:
+        config = replace(config, bn_statistics="ema", bn_samples=None)
     return [TrainedNetwork(owner, config, restore(config, one)) for one in states]
-
-
-def no_snapshots(owner: str) -> str:
-    """Return the message for a network without snapshots."""
-    return f"--snapshots: {owner} has none, train with --snapshots to the end of a cycle"

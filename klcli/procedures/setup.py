@@ -125,7 +125,8 @@ class Setup:
             cure = f"omit --no-shuffle or give a batch size that divides {n}"
             warn(f"--no-shuffle with --batch-size {config.batch_size}: {last} in no minibatch, {cure}")
         largest = LARGEST_ETA_OF_ADAM[config.batch_norm]
-        if config.optimizer == "adam" and config.eta_max > largest:
+        # A range test shall find where eta is too large.
+        if config.optimizer == "adam" and config.eta_max > largest and config.schedule != "range":
             why = f"above {largest:g} it learns little or nothing, try --eta-max 0.001"
             warn(f"--optimizer adam with eta_max {config.eta_max:g}: {why}")
 

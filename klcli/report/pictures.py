@@ -194,7 +194,7 @@ class Painter:
             images = getattr(split(dataset, run.split).standardised(run.config.standardise), on)
             if run.study_id and OWN_STATISTICS in self._store.studies.get(run.study_id).settings.get("quirks", ()):
                 images = by_itself(images)
-            network = for_split(trained.network, images, run.config.bn_statistics, run.config.dtype)
+            network = for_split(trained.network, images, trained.config.bn_statistics, run.config.dtype)
             counts = confusion(images.labels, predict(network, images, run.config.dtype))
         return draw_confusion(run, counts, dataset.class_names, suffix, look, on)
 

@@ -56,7 +56,8 @@ class Selection(Settings):
     bn: bool | None = setting(None, FILTER, "Select runs with or without batch normalisation.")
     state: str | None = setting(None, FILTER, f"List runs that are {', '.join(STATES[:-1])} or {STATES[-1]}.",
         choices=STATES, metavar="STATE")
-    since: str | None = setting(None, FILTER, "Select runs started since 2026-05-31, or 12h or 7d ago.", metavar="WHEN")
+    since: str | None = setting(None, FILTER, "Select runs started since 2026-05-31 or 2026-05-31T14:00 in local time, "
+        "with Z at the end in UTC as in tables, or 12h or 7d ago.", metavar="WHEN")
     tagged: str | None = setting(None, FILTER, "Select runs with this tag.", metavar="TAG")
     where: str | None = setting(None, FILTER, "Select runs by an SQL condition on the columns of runs: "
         "`--where 'lambda < 0.01 AND seed = 0'`.", metavar="SQL")

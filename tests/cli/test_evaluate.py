@@ -2,18 +2,21 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from command import Klcli, Refused, Rows, change, succeeded
 from PIL import Image
 
-from klcli import Lab
+from klcli import Lab, SplitConfig, TrainConfig
 from klcli.data import dataset
 from klcli.data.sources import open_dataset
 from klcli.evaluation.metrics import log_probabilities
 from klcli.procedures.run_lookup import trained_networks
+from klcli.training.result import EpochMetrics
 
 
 def test_the_last_run_as_it_was_trained(here: Klcli, trained: Path, rows: Rows) -> None:
@@ -140,6 +143,25 @@ def test_a_policy_that_one_of_the_runs_cannot_have_stops_before_the_first(
     assert rows("evaluations") == []
 
 
+@pytest.mark.parametrize(
+    ("sql", "options", "code", "named"),
+    [
+        ("checkpoint = NULL, state = 'diverged'", (), 4, ("run 1", "no checkpoint")),
+        ("checkpoint_sha256 = 'x'", (), 4, ("run-000001.npz", "not the one of run 1")),
+        ("config = json_set(config, '$.snapshots', json('true'))", ("--snapshots",), 2, ("run 1 has none",)),
+    ],
+)
+def test_a_run_without_its_networks_stops_before_the_first(
+    here: Klcli, refused: Refused, trained: Path, rows: Rows, sql: str, options: Any, code: int, named: Any
+) -> None:
+    if options:  # run 4 has a network at the end of a cycle
+        train = "--data synthetic --subset 200 --hidden 20 --bn --snapshots --cycles 1 --step-epochs 1 --quiet"
+        succeeded(here("train", *train.split()))
+    change(trained, f"UPDATE runs SET {sql} WHERE id = 1")
+    refused(here("evaluate", "4" if options else "2", "1", *options, "-q"), code, *named)
+    assert rows("evaluations") == []
+
+
 def test_without_a_run(here: Klcli, refused: Refused, trained: Path) -> None:
     refused(here("evaluate", "1", "--db", "other.db"), 4, "other.db")
     change(trained, "DELETE FROM runs")
@@ -161,6 +183,29 @@ def test_a_training_that_is_not_complete_is_named(here: Klcli, trained: Path, st
     for command in (("evaluate", "1"), ("predict", "grey.png", "--run", "1")):
         assert expected in here(*command).stderr
     assert "not complete" not in here("evaluate", "2").stderr
+
+
+@pytest.mark.parametrize("policy", ["precise", "adaptive", "batch"])
+def test_a_network_of_an_earlier_update_has_running_averages(
+    here: Klcli, rows: Rows, tmp_path: Path, policy: str
+) -> None:
+    """Only after the last update do others take their place: until then, the accuracies were measured with them."""
+
+    def interrupt(metrics: EpochMetrics) -> None:
+        if metrics.epoch == 1:
+            raise KeyboardInterrupt
+
+    small = TrainConfig(hidden=(20,), batch_norm=True, batch_size=20, epochs=2, split=SplitConfig(subset=200))
+    with pytest.raises(KeyboardInterrupt):
+        Lab(data="synthetic").train(replace(small, bn_statistics=policy), on_evaluation=interrupt)
+    assert "evaluated again: ema statistics" in succeeded(here("evaluate", "-1")).stdout
+    [row], last = rows("evaluations"), rows("epochs")[-1]
+    assert (row["bn_statistics"], row["bn_samples"], row["transductive"]) == ("ema", None, 0)
+    assert row["validation_accuracy"] == last["validation_accuracy"]
+    assert row["validation_loss"] == pytest.approx(last["validation_loss"], rel=1e-5)
+    succeeded(here("evaluate", "-1", "--bn-statistics", "ema"))
+    Image.new("RGB", (32, 32)).save(tmp_path / "grey.png")
+    assert "batch statistics" not in succeeded(here("predict", "grey.png", "--run", "-1")).stderr
 
 
 def test_a_checkpoint_that_is_not_what_it_was(here: Klcli, refused: Refused, trained: Path, rows: Rows) -> None:

@@ -48,6 +48,24 @@ def test_one_that_diverges_has_found_the_end_of_the_range(here: Klcli, rows: Row
     assert "suggest" in note
 
 
+@pytest.mark.usefixtures("unrendered")
+@pytest.mark.parametrize(
+    ("options", "n"),
+    [
+        (("--evaluations-per-cycle", "2"), 2),  # few were asked for
+        (("--batch-size", "500"), 2),  # there are no more updates
+        (("--eta-max", "1e30", "--lambda", "1", "--evaluations-per-cycle", "5"), 1),  # the others diverge
+    ],
+)
+def test_too_few_evaluations_are_no_lack_of_a_rise(here: Klcli, rows: Rows, options: tuple[str, ...], n: int) -> None:
+    done = succeeded(here(*TINY, *options, "--json"))
+    assert len(rows("epochs")) == n
+    [note] = json.loads(done.stdout)["notes"]
+    assert note.startswith(f"no suggestion: a median of three needs more than {n} evaluation")
+    assert "--epochs" in note and "--evaluations-per-cycle" in note and "chance" not in note
+    assert f"run 1, {note}" in here("report", "--run", "1").stdout
+
+
 def test_members_can_test_ranges_too(here: Klcli, rows: Rows, tmp_path: Path) -> None:
     """Each has limits of its own, so that a picture of their mean could show none."""
     done = succeeded(here(*TINY, "--repeats", "2", "--jobs", "1", "--evaluations-per-cycle", "2"))

@@ -13,8 +13,10 @@ import pytest
 from command import Klcli, Refused, Rows, change, succeeded
 from PIL import Image
 
+from klcli import Lab, SplitConfig, TrainConfig
 from klcli.data.sources import open_dataset
 from klcli.store import checkpoints
+from klcli.training.result import EpochMetrics
 
 SHOWN = (50_100, 59_000)  # two of the test images
 TRAINED_ON = 200  # --subset of the stored runs
@@ -188,6 +190,20 @@ def test_a_checkpoint_needs_no_database_and_no_images(
     (alone / "network.npz").unlink()
     (alone / "half.npz").unlink()
     assert sorted(alone.iterdir()) == sorted(map(Path, files))  # no cache of images, no database
+
+
+def test_a_checkpoint_of_an_earlier_update_is_named(here: Klcli, trained: Path, images: np.ndarray) -> None:
+    def interrupt(metrics: EpochMetrics) -> None:
+        if metrics.epoch == 1:
+            raise KeyboardInterrupt
+
+    small = TrainConfig(hidden=(5,), batch_size=20, epochs=3, split=SplitConfig(subset=TRAINED_ON))
+    with pytest.raises(KeyboardInterrupt):
+        Lab(data="synthetic").train(small, on_evaluation=interrupt)
+    folder = "results/checkpoints"
+    early, last = (here("predict", "one.png", "--checkpoint", f"{folder}/run-00000{i}.npz").stderr for i in (4, 3))
+    assert f"{folder}/run-000004.npz is not complete: this is its network after 10 of 30 updates" in early
+    assert "not complete" not in last
 
 
 def test_a_checkpoint_of_an_older_klcli_needs_the_images(

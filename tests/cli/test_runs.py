@@ -15,11 +15,13 @@ from command import Klcli, Refused, Rows, change, succeeded
 from raw_sql import execute
 from rich.console import Console
 
+from klcli import Lab, SplitConfig, TrainConfig
 from klcli.cli.commands.report import MOVED
 from klcli.report.tables.runs import ranking_table
 from klcli.report.tables.terminal import show
 from klcli.store.checkpoints import save
 from klcli.store.store import Store
+from klcli.training.result import EpochMetrics
 
 
 def test_notes_tags_export_and_deletion(here: Klcli, trained: Path, rows: Rows) -> None:
@@ -362,6 +364,24 @@ def test_a_diverged_run_that_is_trained_again_has_its_verdict(here: Klcli) -> No
     done = here("runs", "rerun", "1")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (6, "run 2 has the same bits as run 1")
     assert done.stderr.splitlines()[-1].startswith("klcli: run 2 diverged")
+
+
+@pytest.mark.usefixtures("unrendered")
+@pytest.mark.parametrize(("state", "error"), [("interrupted", KeyboardInterrupt), ("failed", ZeroDivisionError)])
+def test_bits_cannot_be_compared_with_those_of_a_network_that_is_not_the_last(
+    here: Klcli, state: str, error: type[BaseException]
+) -> None:
+    def stop(metrics: EpochMetrics) -> None:
+        if metrics.epoch == 1:
+            raise error
+
+    with pytest.raises(error):
+        Lab(data="synthetic").train(
+            TrainConfig(hidden=(5,), epochs=2, split=SplitConfig(subset=200)), on_evaluation=stop
+        )
+    words = f"run 1 is {state} and has no final network to compare the bits with: `klcli report --run 1 2 --diff-only`"
+    assert succeeded(here("runs", "rerun", "1")).stdout.splitlines()[-1] == f"{words} shows the differences"
+    assert json.loads(succeeded(here("runs", "rerun", "1", "--json")).stdout)["same_bits"] is None
 
 
 @pytest.mark.usefixtures("unrendered")

@@ -76,6 +76,8 @@ def test_adam_with_the_rates_of_sgd_is_warned_of_with_the_cure(here: Klcli, comm
     assert "try --eta-max 0.001" in here(*tiny, "--optimizer", "adam").stderr
     assert "try --eta-max" not in here(*tiny, *ADAM).stderr
     assert "try --eta-max" not in here(*tiny).stderr
+    if command == "train":  # a range test goes up to eta_max 1 to find where it is too large
+        assert "try --eta-max" not in succeeded(here(*tiny, "--optimizer", "adam", "--lr-range-test")).stderr
 
 
 @pytest.mark.parametrize(

@@ -253,13 +253,15 @@ def rerun(run: Annotated[str, argument("RUN", NAME_HELP)], *, invocation: Invoca
 
     old = invocation.lab.run(run)
     new = invocation.lab.rerun(old.id)
-    is_same = same_bits(invocation.lab.store, old, new)
+    has_ended = old.state in ("complete", "diverged")  # else its network is that of an earlier update
+    is_same = same_bits(invocation.lab.store, old, new) if has_ended else None
+    lack = "has no sound checkpoint" if has_ended else f"is {old.state} and has no final network"
     command = f"klcli report --run {old.id} {new.id} --diff-only{invocation.database_words}"
     compare = f"`{command}` shows the differences"
     verdict = {
         True: f"run {new.id} has the same bits as run {old.id}",
         False: f"run {new.id} has other bits than run {old.id}: {compare}",
-        None: f"run {old.id} has no sound checkpoint to compare the bits with: {compare}",
+        None: f"run {old.id} {lack} to compare the bits with: {compare}",
     }[is_same]
     try:
         show_run(invocation, new, "runs rerun", {"same_bits": is_same})

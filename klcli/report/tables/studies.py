@@ -6,7 +6,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from klcli.report.tables.table import SPLITS, Row, Shown, Table, columns, fraction
-from klcli.report.words import images_words, layers_name, network_name, numbered, statistics_words
+from klcli.report.words import counted, images_words, layers_name, network_name, numbered, statistics_words
 from klcli.store.records import Epoch, Run, RunResult
 from klcli.studies.plans import Suggestion, suggest
 from klcli.studies.statistics import Sample
@@ -144,6 +144,9 @@ def range_notes(runs: Iterable[Run], epochs: Callable[[Run], Sequence[Epoch]]) -
 
 def suggestion_sentence(run: Run, epochs: Sequence[Epoch]) -> str:
     """State the suggested limits of a range test, as options, and the rule."""
+    if (n := len(epochs)) < 3:
+        cure = "give more --epochs or --evaluations-per-cycle"
+        return f"no suggestion: a median of three needs more than {n} {counted(n, 'evaluation')}, {cure}"
     found = suggestion_of(run, epochs)
     if found is None:
         between = f"between {run.config.eta_min:g} and {run.config.eta_max:g}"
