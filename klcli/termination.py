@@ -1,8 +1,8 @@
 """Termination: SIGINT, SIGTERM and SIGHUP, on Windows SIGBREAK, end a command at once, or after the current update.
 
 A thread obeys them, because Python runs a signal handler only between two instructions of the main thread, which may
-wait a minute to open a locked database. No handler raises an exception: inside a finalizer or the import of a C
-extension it would be lost, or printed as a traceback. Imports of `typing`, `dataclasses` or `enum` would double the
+wait a minute to open a locked database. No handler of klcli raises an exception: inside a finalizer or the import of a
+C extension it would be lost, or printed as a traceback. Imports of `typing`, `dataclasses` or `enum` would double the
 time until `obey`.
 """
 
@@ -55,9 +55,9 @@ def obey() -> None:
 def deferred() -> Iterator[Callable[[], None]]:
     """Defer the first signal inside the block, and yield a function that raises Interrupted after it.
 
-    Writes are thus complete before a run is marked. A second signal ends the process at once; the next opening of the
+    Writes are thus complete before a run is marked. A second signal ends a command at once; the next opening of the
     database marks the run. In a program that imports klcli, handlers are installed for the time of the block, in the
-    main thread alone, as Python delivers no signals to others; a second signal meets that of the program.
+    main thread alone, as Python delivers no signals to others, and a second signal calls the program's own handler.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or _deferring.is_set():  # a callback of a training can begin another one

@@ -82,9 +82,11 @@ def evaluate(
     lack = f"{runs_words(without)} {'has' if len(without) == 1 else 'have'} no batch normalisation"
     cure = "omit the option" + " or name others" * (len(without) < len(runs))
     require(not (settings.bn_statistics and without), f"--bn-statistics {settings.bn_statistics}: {lack}, {cure}")
-    for run in runs:
-        for one in trained_networks(store, run, settings.snapshots):
-            policy_of(one.name, one.config, settings)
+    with setup.observer.step("reading the networks", len(runs)) as advance:
+        for run in runs:
+            for one in trained_networks(store, run, settings.snapshots):
+                policy_of(one.name, one.config, settings)
+            advance(1)
     setup.prepare_engine()
     first = {run.dataset_sha256: run for run in reversed(runs)}  # on each set of images
     datasets = {sha256: setup.images(run, f"run {run.id}") for sha256, run in first.items()}

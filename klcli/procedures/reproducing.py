@@ -70,7 +70,7 @@ def extent(argument: str, settings: ReproductionSettings, repeats: int, vary: st
     """Count what a sound report holds, by its name or file, and what there is to train, with the updates that this
     takes on CIFAR-10 or a set of its size. Raises ConfigError if the report has a mistake.
     """
-    one, studies = _planned(argument, settings, repeats, vary)
+    one, studies = _planned(argument, settings, seeds_of(settings, repeats), vary)
     parts = [(study, part) for study in studies for part in study.chains or stacks(study.configs)]
     updates = [updates_of([study.configs[p] for p in part], is_chain=bool(study.chains)) for study, part in parts]
     return {
@@ -88,7 +88,7 @@ def _planned(
     """Return what to reproduce of a report, with its plan. Raises ConfigError if it cannot train on such a subset."""
     quick, subset = settings.quick, settings.subset
     one = asked_for(open_report(argument), settings.only, quick=quick, subset=subset)
-    plans = [*planned(one, seeds_of(settings, repeats), quick=quick, vary=vary)]
+    plans = [*planned(one, repeats, quick=quick, vary=vary)]
     for config in (config for experiment in one.experiments for config in experiment.configs):
         few = f"--subset {subset}: a minibatch of {argument} has {config.batch_size} images, give at least that"
         require(subset is None or subset >= config.batch_size, few)

@@ -89,9 +89,9 @@ def impossible(quirks: Iterable[str], configs: Sequence[TrainConfig]) -> Iterato
     """Yield the reason for each quirk that one of the trainings cannot have, or that has no effect on any of them."""
     conditions = [
         (HALVED, all(one.optimizer == "sgd" and not one.momentum for one in configs), "only for sgd without momentum"),
-        (HALVED, any(one.lam for one in configs), "no effect, every lam is 0, omit it"),
+        (HALVED, any(one.lam for one in configs), "no effect, every lam is 0, omit it (in a variant: quirks = [])"),
         (ANEW, any(one.batch_norm and budget_of(one).cycles > 1 for one in configs),
-         "no effect, no training has batch_norm and more than one cycle, omit it"),
+         "no effect, no training has batch_norm and more than one cycle, omit it (in a variant: quirks = [])"),
         (OWN_STATISTICS, all(one.standardise == "pixel" for one in configs), "only for pixels, not for images"),
         (BIASES, all(one.initializer == "normal" for one in configs),
          "only for normal initial weights, which have a sigma"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from klcli.errors import ConfigError, StoreError
@@ -78,9 +78,10 @@ class Studies:
     def members(self, study_id: int) -> list[Run]:
         return self._runs.where("study_id = ? ORDER BY member", [study_id])
 
-    def deletions(self, studies: Iterable[Study]) -> list[str]:
+    def deletions(self, studies: Sequence[Study]) -> list[str]:
         """`2 runs were deleted from study 3`, for each that lacks runs of its plan: all were there when it began."""
-        lost = {one.id: len(one.settings.get("plan", ())) - len(self.members(one.id)) for one in studies}
+        there = {one.id: len({run.member for run in self.members(one.id)}) for one in studies}
+        lost = {one.id: len(one.settings.get("plan", ())) - there[one.id] for one in studies}
         return [f"{n} run{'s were' if n > 1 else ' was'} deleted from study {one}" for one, n in lost.items() if n > 0]
 
     def _where(self, condition: str, *values: object) -> list[Study]:

@@ -61,12 +61,13 @@ class Upkeep:
 
         A study without runs is deleted with its pictures. Raises ConfigError for a run that is being trained.
         """
+        numbers = dict.fromkeys(run_ids)
+        files = self._files_of([*map(self._runs.get, numbers)])  # before the lock: it reads what copies name
         with self._db.write() as db:
-            runs = [self._runs.get(run_id) for run_id in dict.fromkeys(run_ids)]
+            runs = [*map(self._runs.get, numbers)]
             for run in runs:
                 if run.state == "running":
                     raise ConfigError(f"delete {run.id}: {self._runs.training_words(run)}, end that first")
-            files = self._files_of(runs)
             _require_removable(files)
             for run in runs:
                 db.execute("DELETE FROM runs WHERE id = ?", [run.id])

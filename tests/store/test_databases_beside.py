@@ -18,7 +18,7 @@ import pytest
 from raw_sql import execute, execute_all, opened
 
 from klcli.errors import StoreError
-from klcli.store import locks
+from klcli.store import locks, upkeep
 from klcli.store.reading import TABLES
 from klcli.store.store import Store
 
@@ -142,6 +142,24 @@ def locked_for_a_moment(path: Path) -> Iterator[None]:
 def test_a_short_write_to_another_database_delays_a_deletion(backup: Path) -> None:
     with closing(Store(backup.with_name("klcli.db"))) as store, locked_for_a_moment(backup):
         assert network(backup.parent, 1) not in store.upkeep.delete([1])
+    assert network(backup.parent, 1).exists()
+
+
+def test_a_deletion_lets_others_write_while_it_reads_a_copy(backup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many large networks, that can take longer than a training waits for the database."""
+    here, written = backup.with_name("klcli.db"), []
+
+    def read(path: Path, *query: Any, **how: Any) -> Any:
+        with closing(sqlite3.connect(here, timeout=0, isolation_level=None)) as training:
+            training.execute("BEGIN IMMEDIATE")
+        written.append(path)
+        return rows(path, *query, **how)
+
+    rows = upkeep.rows
+    monkeypatch.setattr(upkeep, "rows", read)
+    with closing(Store(here)) as store:
+        store.upkeep.delete([1])
+    assert written == [backup]
     assert network(backup.parent, 1).exists()
 
 

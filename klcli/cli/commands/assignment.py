@@ -65,7 +65,7 @@ def assignment(
         sections = [*report.sections(found, lab.epochs)]
         files, is_edited = report.write(folder, found, sections, typed_command(), invocation.picture)
         if is_edited:
-            stays = "is edited and stays, with the figures and tables of this call; move it away to get a new one"
+            stays = "is edited and stays as it is; it has the new figures and tables. Move it away to get a new one"
             invocation.warn(f"{folder / report.DOCUMENT} {stays}")
         invocation.result("")
         named = {"index": report.INDEX, "document": report.DOCUMENT}
