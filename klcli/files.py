@@ -111,7 +111,7 @@ def flush(file: IO[bytes]) -> None:
 
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, so that they are still there after a power cut."""
-    if not folder.is_dir():
+    if folder != folder.parent and not folder.is_dir():  # a drive of Windows that is not there is its own parent
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         flush_folder(folder.parent)
@@ -242,9 +242,10 @@ def require_file_name(path: Path, option: str) -> Path:
     if kind:
         raise ConfigError(f"{option} {path_text(path)}: this is {kind}, name a file".lstrip())
     file = followed(path)
-    folder = next(one for one in file.absolute().parents if one.exists())
-    if not os.access(folder, os.W_OK):
-        raise StoreError(f"{path_text(path)}: cannot be written ({folder} is read-only), choose another folder")
+    folder = next((one for one in file.absolute().parents if one.exists()), None)
+    if folder is None or not os.access(folder, os.W_OK):  # None: of a drive of Windows that is not there
+        why = f"{folder} is read-only" if folder else f"{file.anchor} is not there"
+        raise StoreError(f"{path_text(path)}: cannot be written ({why}), choose another folder")
     return file
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from klcli.errors import StoreError
-from klcli.files import irregular, replacing, replacing_all
+from klcli.files import irregular, make_folder, replacing, replacing_all, require_file_name
 from klcli.store.checkpoints import write_atomically
 
 
@@ -24,6 +24,19 @@ def test_a_file_is_replaced_and_the_previous_one_kept(tmp_path: Path) -> None:
         "table.csv": b"two",
         "before.csv": b"one",
     }
+
+
+def test_a_drive_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows, where no folder above a file has to be there, not even the last one."""
+    monkeypatch.setattr(Path, "is_dir", lambda self: False)
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    with pytest.raises(
+        StoreError, match=r"^/nowhere/a\.csv: cannot be written \(/ is not there\), choose another folder$"
+    ):
+        require_file_name(Path("/nowhere/a.csv"), "--to")
+    monkeypatch.setattr(Path, "mkdir", lambda self, **how: (_ for _ in ()).throw(FileNotFoundError(2, str(self))))
+    with pytest.raises(FileNotFoundError, match="/nowhere"):
+        make_folder(Path("/nowhere/results"))
 
 
 WRITES_FOR_EVER = """

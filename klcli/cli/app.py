@@ -70,7 +70,8 @@ def main(args: list[str] | None = None) -> NoReturn:
         if "--debug" in arguments:
             raise
         sys.exit(_explain(error))
-    if loss is not None and loss.errno != errno.EPIPE:  # the reader of a pipe, for example `head`, may have enough
+    # The reader of a pipe, for example `head`, may have enough; Windows calls that EINVAL.
+    if loss is not None and loss.errno not in (errno.EPIPE, errno.EINVAL):
         code = _fail(f"the output could not be written to stdout ({loss.strerror})", ExitCode.STORE)
     sys.exit(code)
 

@@ -28,7 +28,7 @@ from klcli.training.networks import WHITENING
 
 Drawing = Callable[[str, Look], bytes]  # returns a file with this suffix
 Named = tuple[str, Callable[[], Chart]]  # the stem of a file, and the function that gathers its chart
-NAMED_RUNS = 30  # in the name of a file, which may have 255 characters
+NAMED_RUNS = 20  # in the name of a file, which may have 255 characters, with its folder on Windows 259
 MOST_CURVES = 100  # in one picture, each of a setting
 
 

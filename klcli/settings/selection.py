@@ -211,7 +211,7 @@ class Selection(Settings):
                 moment = datetime.now(UTC) - timedelta(hours=int(number) * HOURS[unit])
             else:
                 moment = datetime.fromisoformat(self.since).astimezone(UTC)  # without a time zone, the local one
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, OSError):  # the last one on Windows, for local times before 1970
             usage = "give a date as 2026-05-31, a time as 2026-05-31T14:00, or 7d"
             raise ConfigError(f"--since {self.since!r}: {usage}") from None
         return moment.isoformat(timespec="seconds")

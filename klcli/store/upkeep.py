@@ -305,5 +305,6 @@ def _require_removable(files: Iterable[Path]) -> None:
             with before_the_end:  # a signal leaves it under its own name
                 replace(replace(file, file.with_name(f"{file.name}.deleted")), file)
         except OSError as error:
-            cure = "make its folder writable, nothing was deleted"
-            raise StoreError(f"{file}: cannot be deleted ({error.strerror}), {cure}") from error
+            is_open = getattr(error, "winerror", None) in checkpoints.OPEN_ELSEWHERE
+            cure = "close the program that has it open" if is_open else "make its folder writable"
+            raise StoreError(f"{file}: cannot be deleted ({error.strerror}), {cure}, nothing was deleted") from error

@@ -23,7 +23,7 @@ from klcli.procedures.assignment import STUDY_SECONDS, _Work
 from klcli.procedures.observer import Observer
 from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import StudyRunner
-from klcli.report.assignment import sections
+from klcli.report.assignment import require_own, sections
 from klcli.report.plots.curves import BAND
 from klcli.settings.editions import AssignmentSettings, Edition
 from klcli.settings.procedures import SearchSettings
@@ -312,11 +312,14 @@ def test_studies_whose_repeats_vary_something_else_are_not_in_its_way(tmp_path: 
 
 
 @pytest.mark.slow
-def test_an_edited_document_stays(here: Klcli, copied: Path) -> None:
+def test_an_edited_document_stays(here: Klcli, copied: Path, tmp_path: Path) -> None:
     document = copied / "report.tex"
     assert "SYNTHETIC IMAGES" in document.read_text(encoding="utf-8")
     edited = document.read_text(encoding="utf-8").replace("Gradients", "My gradients")
     document.write_text(edited, encoding="utf-8")
+    (looked_at := tmp_path / "seen").mkdir()
+    (looked_at / ".DS_Store").touch()
+    require_own(looked_at)
     figure, index = copied / "figures/sigma.csv", copied / "assignment.md"
     figure.unlink()
     index.unlink()

@@ -4,12 +4,14 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from command import Klcli, Refused, change, read, succeeded
 from thinning import mostly_slow
 
 from klcli.published.reproduction import stored_reproduction
+from klcli.report.pictures import _stem
 from klcli.report.plots.reproductions import pictures
 from klcli.store.store import Store
 
@@ -113,6 +115,12 @@ def test_repeats_without_and_with_bn_are_drawn_without_those_that_diverged(here:
     drawn = (studies / "bn.svg").read_text(encoding="utf-8")
     assert f"without run {numbers[1]}, diverged" in drawn
     assert f"without BN (run {numbers[0]})" in drawn and f"(runs {numbers[2]}-{numbers[3]})" in drawn
+
+
+def test_a_name_leaves_room_for_a_folder_on_windows() -> None:
+    """259 characters in all, of the temporary file with 18 more too."""
+    stems = [_stem([SimpleNamespace(id=number) for number in range(1, n + 1)]) for n in range(1, 200)]  # type: ignore[misc]
+    assert max(len(f".{stem}-training-train-validation-test.png") + 17 for stem in stems) < 210
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from raw_sql import execute
 
 from klcli.errors import ExitCode, StoreError
 from klcli.settings.train_config import TrainConfig
-from klcli.store import checkpoints
+from klcli.store import checkpoints, upkeep
 from klcli.store.store import Store
 from klcli.training.networks import initialize, network_shapes
 from klcli.training.trainer import train
@@ -252,6 +252,16 @@ def test_a_run_whose_file_cannot_be_removed_keeps_its_row_and_all_of_its_files(h
         refused(lambda: store.upkeep.delete([2, 1]), "nothing was deleted")
         assert [store.runs.get(number).state for number in (1, 2)] == ["complete", "complete"]
     assert content(here) == before
+
+
+def test_a_file_that_another_program_of_windows_has_open_is_not_deleted(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = PermissionError(13, "The process cannot access the file")
+    error.winerror = 32  # type: ignore[attr-defined]
+    monkeypatch.setattr(upkeep, "replace", lambda *files: (_ for _ in ()).throw(error))
+    with closing(Store(here / "klcli.db")) as store:
+        refused(lambda: store.upkeep.delete([1]), "cannot access", "close the program that has it open, nothing was")
 
 
 def test_a_folder_in_place_of_a_checkpoint_is_not_deleted(here: Path) -> None:

@@ -1,6 +1,7 @@
 """A table in a terminal: texts wrap, columns are stacked, or dropped and named below it, and no word is broken."""
 
 import re
+import sys
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ def show(table: Table, console: "Console") -> None:
         _draw(console, table.columns, texts, block, GAP)
     if dropped:
         names = ", ".join(table.columns[i].title or table.columns[i].key for i in dropped)
-        cure = "a wider terminal or `| less -S` shows all"
+        cure = f"a wider terminal{'' if sys.platform == 'win32' else ' or `| less -S`'} shows all"
         console.print(wrapped(f"not shown at {room} columns: {names}; {cure}", room), crop=False)
 
 
