@@ -1,7 +1,7 @@
 """The figures of a reproduced report: their networks and images are named, though the title is the report's."""
 
 import pytest
-from records import epoch, run
+from records import epoch, points, run
 
 from klcli.published.comparison import compare
 from klcli.published.planning import planned
@@ -67,3 +67,55 @@ def test_the_caption_names_the_network(panels: str, name: str, words: str) -> No
     )
     [*_, chart] = [gather() for _, title, gather in drawn if name in title]
     assert name in chart.title and words in chart.caption
+
+
+SEARCHED = """
+report = "009"
+course = "c"
+date = "d"
+summary = "s"
+[[experiments]]
+name = "searched"
+rows = [
+  { row = "009-1", lam = 0.1, best_validation_accuracy = 0.5 },
+  { row = "009-1", lam = 1.0, best_validation_accuracy = 0.5 },
+]
+[[conclusions]]
+row = "009-2"
+what = "the chosen lambda"
+kind = "lambda"
+experiments = ["searched"]
+quantity = "QUANTITY"
+published = 0.1
+[[figures]]
+rows = ["009-1"]
+panels = "lambda"
+experiments = ["searched"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("quantity", "splits", "ylabel", "ring", "has_band"),
+    [
+        ("best_validation_accuracy", (), "best validation accuracy", (-1, 0.6), True),
+        ("best_validation_accuracy", ("validation",), "validation accuracy", (-1, 0.5), False),
+        ("validation_accuracy", (), "validation accuracy", (0, 0.54), True),
+        ("test_accuracy", (), "test accuracy", (-1, 0.53), True),
+        ("test_accuracy", ("train",), "train accuracy", (-1, 0.7), False),
+    ],
+)
+def test_the_picture_of_a_search_rings_the_lambda_of_its_table(
+    quantity: str, splits: tuple[str, ...], ylabel: str, ring: tuple[float, float], has_band: bool
+) -> None:
+    report = parse("test", SEARCHED.replace("QUANTITY", quantity))
+    names = ("best_validation_accuracy", "validation_accuracy", "test_accuracy", "train_accuracy")
+    measured = {0.1: (0.6, 0.5, 0.53, 0.7), 1.0: (0.55, 0.54, 0.4, 0.8)}
+    [(_, configs, *_)] = planned(report, 1)
+    runs = {one: run(i, one, **dict(zip(names, measured[one.lam], strict=True))) for i, one in enumerate(configs)}
+    of_runs = evidence({"": runs})
+    compared = compare(report, of_runs)
+    chosen = [one.ours.mean for one in compared if one.line.quantity == "lambda" and one.ours]
+    found = Reproduction(report, Terms("cifar10", True, "a" * 64, 1), compared, of_runs, [1])
+    [[[panel]]] = [gather().panels for *_, gather in pictures(found, lambda run: [], splits=splits)]
+    [[place]] = [points(line) for line in panel.lines if line.label == f"chosen lambda {chosen[0]:.4g}"]
+    assert (panel.ylabel, place, panel.band is not None) == (ylabel, ring, has_band)
