@@ -160,6 +160,20 @@ def test_gradients_alone_have_no_seeds_of_settings() -> None:
     assert "seed" not in reproduction_notes(replace(found, comparisons=none))[0]
 
 
+def test_the_notes_explain_what_a_part_of_a_report_shows() -> None:
+    """Conclusions are about trainings, also without the lines of these; a gradient has no split and no interval."""
+    found = reproduced("009", "same_validation_images = false\ncommon = { shuffle = false }\n", vary="order")
+    about = {
+        "trainings": [one for one in found.comparisons if one.line.config],
+        "conclusions": [one for one in found.comparisons if one.line.conclusion],
+        "gradients": [one for one in found.comparisons if not (one.line.config or one.line.conclusion)],
+    }
+    parts = {name: "\n".join(reproduction_notes(replace(found, comparisons=own))) for name, own in about.items()}
+    for words in ("95 % ±: of 100 more runs", "reproduced: inside an interval", "the luck of both splits"):
+        assert {name for name, notes in parts.items() if words in notes} == {"trainings", "conclusions"}, words
+    assert "where nothing but the weights is random" in parts["conclusions"]
+
+
 def test_a_notebook_shows_a_reproduction_in_a_line() -> None:
     assert repr(reproduced("009")).startswith("Reproduction(terms=Terms(dataset='cifar10', ")
     assert len(repr(reproduced("009"))) < 300
