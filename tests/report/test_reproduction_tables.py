@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from records import run
 
 from klcli.published.comparison import compare
@@ -116,6 +117,31 @@ def test_the_first_search_of_a_chain_begins_with_fresh_weights() -> None:
     assert [caption.rpartition("; ")[2] for caption in captions] == [
         "only the first lambda starts from fresh weights", "no lambda starts from fresh weights"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("quantity", "splits", "chains"),
+    [
+        ("test_accuracy", (), ["coarse", "fine"]),
+        ("test_accuracy", ("train", "test"), ["coarse", "fine"]),
+        ("test_accuracy", ("train",), ["fine"]),
+        ("test_loss", (), ["fine"]),
+        ("best_validation_accuracy", (), ["fine"]),
+    ],
+)
+def test_a_chain_without_an_accuracy_of_the_split_has_no_picture(
+    quantity: str, splits: tuple[str, ...], chains: list[str]
+) -> None:
+    other = CHAINS.replace("lam = 0.1, test_accuracy", f"lam = 0.1, {quantity}")
+    document = parse("009", other.replace("lam = 0.2", "lam = 0.2, train_accuracy = 0.5"))
+    [study] = planned(document, 1)
+    measured = dict.fromkeys((quantity, "train_accuracy", "test_accuracy"), 0.5)
+    runs = {one: run(i, one, **measured) for i, one in enumerate(study.configs)}
+    of_runs = evidence({study.method: runs})
+    found = Reproduction(document, Terms("cifar10", True, "a" * 64, 1), compare(document, of_runs, None), of_runs, [1])
+    drawn = [(words, gather().panels[0][0].lines) for _, words, gather in pictures(found, lambda run: (), None, splits)]
+    assert [words.partition(": ")[2] for words, _ in drawn] == chains
+    assert all(lines for _, lines in drawn)
 
 
 def test_what_cannot_vary_is_said() -> None:

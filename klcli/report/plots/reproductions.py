@@ -51,11 +51,13 @@ def pictures(
             runs = {one: of[one] for one in figure.experiments}
             by = chosen_by.get(figure.experiments[0], "validation_accuracy")
             yield name, words, partial(_chart, words, figure.panels, runs, epochs, splits, by)
+    shown = {f"{split}_accuracy" for split in splits or OF_SPLIT}
     for chain in (one for one in report.experiments if one.is_chain and kind in (None, "lambda")):
         method, configs = chain.method, chain.configs
         lines = [one for one in found.comparisons if one.line.method == method and one.line.config in configs]
         name, words = named([one.line.row for one in lines] or [""], chain.name, "-warm-started")
-        if any(one.ours for one in lines) and (runs_of_first := runs_of(configs[0], method)):
+        has_any = any(one.ours and one.line.quantity in shown for one in lines)
+        if has_any and (runs_of_first := runs_of(configs[0], method)):
             settings = settings_line(runs_of_first[0], omit=("lambda",), together_with=runs_of_first)
             is_first = chain is next(one for one in report.experiments if one.method == method)
             fresh = "only the first lambda" if is_first else "no lambda"
