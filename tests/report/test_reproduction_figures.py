@@ -119,3 +119,21 @@ def test_the_picture_of_a_search_rings_the_lambda_of_its_table(
     [[[panel]]] = [gather().panels for *_, gather in pictures(found, lambda run: [], splits=splits)]
     [[place]] = [points(line) for line in panel.lines if line.label == f"chosen lambda {chosen[0]:.4g}"]
     assert (panel.ylabel, place, panel.band is not None) == (ylabel, ring, has_band)
+
+
+@pytest.mark.parametrize("splits", [(), ("validation", "train"), ("train",), ("test", "validation")])
+@pytest.mark.parametrize("settings", [2, 6, 7, 10])
+def test_no_two_settings_of_a_figure_look_the_same(settings: int, splits: tuple[str, ...]) -> None:
+    rows = ", ".join(f'{{ row = "009-1", lam = {number}, test_accuracy = 0.5 }}' for number in range(settings))
+    [head, _] = SEARCHED.split("rows = [", 1)
+    figure = '[[figures]]\nrows = ["009-F"]\nreason = "curves"\npanels = "training"\nexperiments = ["searched"]'
+    report = parse("test", f"{head}rows = [{rows}]\n{figure}")
+    [(_, configs, *_)] = planned(report, 1)
+    runs = {one: run(number, one, test_accuracy=0.5) for number, one in enumerate(configs)}
+    of_runs = evidence({"": runs})
+    found = Reproduction(report, Terms("cifar10", True, "a" * 64, 1), compare(report, of_runs), of_runs, [1])
+    measured = [epoch(step) for step in range(0, 500, 100)]
+    [[[panel, *_]]] = [gather().panels for *_, gather in pictures(found, lambda run: measured, splits=splits)]
+    shown = len(splits or ("train", "validation")) if settings <= 6 else 1
+    assert len(panel.lines) == settings * shown - settings * ("test" in splits and settings <= 6)  # no cost of test
+    assert len({(line.style, line.colour) for line in panel.lines}) == len(panel.lines)

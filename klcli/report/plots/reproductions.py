@@ -9,7 +9,7 @@ from klcli.procedures.searches import tried_values
 from klcli.published.intervals import images_of
 from klcli.published.report import Comparison
 from klcli.published.reproduction import Reproduction
-from klcli.report.plots.chart import DURING, OF_SPLIT, Chart, Line, Panel
+from klcli.report.plots.chart import COLOURS, DURING, OF_SPLIT, Chart, Line, Panel
 from klcli.report.plots.curves import bn_overlay, overlay, repeats, training_curves
 from klcli.report.plots.studies import lambda_search, sigma_curves
 from klcli.report.words import network_name, settings_line
@@ -80,9 +80,11 @@ def _chart(
         chart = sigma_curves(every, curves, splits)
     elif kind == "bn" and len(without) == len(with_bn) == 1:
         chart = bn_overlay(without[0], with_bn[0], curves, splits)
+    elif len(settings) > 1:
+        is_clear = len(settings) <= len(COLOURS) or len(splits) == 1
+        chart = overlay(every, curves, (splits or DURING) if is_clear else ("validation",))
     else:
-        many = len(settings) > 1
-        chart = overlay(every, curves, splits or DURING) if many else training_curves(every, curves, splits)
+        chart = training_curves(every, curves, splits)
     # Its own title, which names networks and subsets, begins the settings.
     return replace(chart, title=title, caption=f"{chart.title}; {chart.caption}")
 
