@@ -62,7 +62,7 @@ def _training(
         why = _why(line, INCOMPARABLE, lost, incomparable or "not trained")
         return Comparison(line, INCOMPARABLE, why, sample, diverged)
     if sample is None:
-        return Comparison(line, DIFFERS, lost, diverged=diverged)
+        return Comparison(line, DIFFERS, _why(line, DIFFERS, lost, cause=""), diverged=diverged)
     other_images = on_other_images(line, mine)
     sampling = intervals.sampling_error(line.quantity, sample.mean, line.config.split) if other_images else 0.0
     noise = intervals.Noise(sample.n, sample.std, typical, sampling)

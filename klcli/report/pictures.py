@@ -14,7 +14,7 @@ from klcli.procedures.searches import stored_search
 from klcli.published.quirks import OWN_STATISTICS, by_itself
 from klcli.published.reproduction import KIND, stored_reproduction
 from klcli.report.plots import curves
-from klcli.report.plots.chart import SCREEN, Chart, Look
+from klcli.report.plots.chart import COLOURS, SCREEN, Chart, Look
 from klcli.report.plots.reproductions import pictures as figures
 from klcli.report.plots.studies import gradient_errors, lambda_search, sigma_curves
 from klcli.report.views import View
@@ -29,7 +29,7 @@ from klcli.training.networks import WHITENING
 Drawing = Callable[[str, Look], bytes]  # returns a file with this suffix
 Named = tuple[str, Callable[[], Chart]]  # the stem of a file, and the function that gathers its chart
 NAMED_RUNS = 20  # in the name of a file, which may have 255 characters, with its folder on Windows 259
-MOST_CURVES = 100  # in one picture, each of a setting
+MOST_CURVES = 100  # in one picture, each of a setting; of several splits, a setting has nothing but its colour
 
 
 def planned(store: Store, view: View, selection: Selection, data: str | None) -> list[tuple[Path, Callable[[], bytes]]]:
@@ -59,6 +59,7 @@ class Painter:
     def __init__(self, store: Store, data: str | None, splits: Sequence[str] = ()) -> None:
         self._store, self._data, self._splits = store, data, splits
         self._datasets: dict[str, Dataset] = {}
+        self._most = MOST_CURVES if len(splits) < 2 else len(COLOURS)
 
     def planned(self, view: View, kind: str) -> list[tuple[str, Drawing]]:
         """Return pictures of one kind with the stems of their files. Raises ConfigError if the view has none."""
@@ -84,8 +85,8 @@ class Painter:
             return self._training(_single(view, kind))
         if kind == "curves":
             n = len(curves.repeats(runs))
-            too_many = f"--plot curves: {n} settings do not fit into one picture, give --limit or --run"
-            require(n <= MOST_CURVES, too_many)
+            cure = "give --limit or --run" + ", or one --split" * (len(self._splits) > 1)
+            require(n <= self._most, f"--plot curves: {n} settings do not fit into one picture, {cure}")
             return self._curves(runs)
         found: list[Sequence[Sequence[Run]]] = []
         if view.is_chosen and len(runs) > 2:
@@ -104,7 +105,8 @@ class Painter:
             return found
         others = ", ".join(other for other, gather in of_kind.items() if gather())
         unfinished = "" if any(run.state == "complete" for run in view.runs) else ", without a complete run"
-        many = f", with more than {MOST_CURVES} curves" if kind == "curves" and not unfinished else ""
+        each = " of each split" * (len(self._splits) > 1)
+        many = f", with more than {self._most} curves{each}" if kind == "curves" and not unfinished else ""
         cure = f"choose one of {others}" if others else "repeat its command with --resume"
         stage = f" ({study.stage})" if study.stage else ""
         words = {
@@ -131,7 +133,7 @@ class Painter:
 
         sweep: list[Named] = [(f"study-{study.id:06d}-sigma", partial(self._gathered, sigma_curves, runs))]
         return {
-            "curves": lambda: self._curves(runs) if 0 < len(curves.repeats(runs)) <= MOST_CURVES else [],
+            "curves": lambda: self._curves(runs) if 0 < len(curves.repeats(runs)) <= self._most else [],
             "training": lambda: published("training") or self._training(self._final(study) or evaluated),
             "bn": lambda: published("bn") or [self._bn(*pair) for pair in curves.bn_pairs(evaluated)],
             "lambda": lambda: published("lambda") or self._search(study),

@@ -40,9 +40,11 @@ def bn_words(config: TrainConfig) -> str:
 
 
 def statistics_words(runs: Iterable[Run]) -> str:
-    """`, adaptive statistics, transductive` for the title of runs with and without BN."""
-    policy = next((run.config.bn_statistics for run in runs if run.config.batch_norm), "ema")
-    return "" if policy == "ema" else f", {policy} statistics{transductive_words(policy)}"
+    """`, BN after ReLU, adaptive statistics, transductive` for the title of runs with and without BN."""
+    config = next((run.config for run in runs if run.config.batch_norm), TrainConfig())
+    words = f", BN after {ACTIVATIONS[config.activation]}" if config.bn_position == "after" else ""
+    policy = config.bn_statistics
+    return words if policy == "ema" else f"{words}, {policy} statistics{transductive_words(policy)}"
 
 
 def transductive_words(policy: str | None) -> str:

@@ -62,3 +62,15 @@ def test_a_sweep_says_so_too(here: Klcli, tmp_path: Path) -> None:
     done = succeeded(here("sigma-sweep", "--sigmas", "0.1", "--jobs", "1", *options))
     assert "batch statistics, transductive" in done.stdout
     assert "batch statistics, transductive" in here("report", "--study", "1").stdout
+
+
+def test_a_sweep_says_where_its_bn_is(here: Klcli, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = list[str]()
+    monkeypatch.setattr("klcli.report.plots.figure.draw", lambda chart, *form: titles.append(chart.title) or b"png")
+    options = ("--data", "synthetic", "--subset", "300", "--epochs", "1", "--hidden", "8", "--activation", "silu")
+    for position in ("after", "before"):
+        done = succeeded(here("sigma-sweep", "--sigmas", "0.1", "--jobs", "1", *options, "--bn-position", position))
+        assert "2-layer 8 SiLU" in done.stdout
+        assert (", BN after SiLU" in done.stdout) is (", BN after SiLU" in titles[-1]) is (position == "after")
+    assert len(titles) == 2
+    assert ", BN after SiLU (study 1)" in here("report", "--study", "1").stdout

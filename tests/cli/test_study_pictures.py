@@ -97,6 +97,22 @@ def test_repeats_are_one_of_the_curves_that_fit_into_a_picture(
 
 
 @pytest.mark.usefixtures("unrendered")
+def test_several_splits_have_the_settings_that_the_colours_tell_apart(
+    here: Klcli, studies: Path, refused: Refused
+) -> None:
+    """The style of a line is then that of its split: the first and the seventh setting looked the same."""
+    firsts = read(studies, "SELECT min(id) AS id FROM runs GROUP BY study_id, lambda, sigma, batch_norm, hidden")
+    numbers = [str(one["id"]) for one in firsts]
+    assert len(numbers) > 7
+    both = ("--plot", "curves", "--split", "train", "validation")
+    succeeded(here("report", "--run", *numbers[:6], *both))
+    succeeded(here("report", "--run", *numbers[:7], *both[:-1]))
+    message = refused(here("report", "--run", *numbers[:7], *both), 2)
+    assert message.endswith("7 settings do not fit into one picture, give --limit or --run, or one --split")
+    assert "with more than 6 curves of each split" in refused(here("report", "--study", "3", *both), 2)
+
+
+@pytest.mark.usefixtures("unrendered")
 def test_repeats_without_and_with_bn_are_named_by_their_numbers(here: Klcli, studies: Path, refused: Refused) -> None:
     found = read(studies, "SELECT id FROM runs WHERE study_id >= 3 AND sigma = 0.1 ORDER BY batch_norm, id")
     numbers = [str(run["id"]) for run in found]

@@ -163,6 +163,21 @@ def test_the_caption_has_what_all_curves_share() -> None:
     assert "weight decay" not in caption
 
 
+def test_the_caption_names_the_images_of_repeats_with_a_split_each() -> None:
+    def repeats(first: int, seeds: tuple[int | None, ...], **settings: Any) -> list[Run]:
+        return [trained(first + n, n, split=SplitConfig(split_seed=seed), **settings) for n, seed in enumerate(seeds)]
+
+    plain, with_bn = repeats(1, (0, 1, 2)), repeats(4, (0, 1, 2), batch_norm=True)
+    measured = {number: epochs(s100=0.5) for number in range(1, 13)}
+    words = "cifar10, 45000 images train, 5000 validate (drawn with split seeds 0 to 2)"
+    assert words in overlay([*plain, *with_bn], measured).caption
+    assert words in bn_overlay(plain, with_bn, measured).caption
+    official = repeats(7, (None, None, None), lam=0.1)  # on the last images: no curve shares their words
+    assert "validate" not in overlay([*plain, *official], measured).caption
+    fewer = [trained(n, n, split=SplitConfig(validation=1000, split_seed=n - 10)) for n in (10, 11, 12)]
+    assert "validate" not in overlay([*plain, *fewer], measured).caption
+
+
 def test_nothing_at_all_can_be_drawn() -> None:
     assert draw(overlay([trained(1), trained(2)], {1: [], 2: []})).startswith(b"\x89PNG")
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from records import run
 
 from klcli.published.comparison import compare
@@ -118,6 +119,31 @@ def test_the_first_search_of_a_chain_begins_with_fresh_weights() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("quantity", "splits", "chains"),
+    [
+        ("test_accuracy", (), ["coarse", "fine"]),
+        ("test_accuracy", ("train", "test"), ["coarse", "fine"]),
+        ("test_accuracy", ("train",), ["fine"]),
+        ("test_loss", (), ["fine"]),
+        ("best_validation_accuracy", (), ["fine"]),
+    ],
+)
+def test_a_chain_without_an_accuracy_of_the_split_has_no_picture(
+    quantity: str, splits: tuple[str, ...], chains: list[str]
+) -> None:
+    other = CHAINS.replace("lam = 0.1, test_accuracy", f"lam = 0.1, {quantity}")
+    document = parse("009", other.replace("lam = 0.2", "lam = 0.2, train_accuracy = 0.5"))
+    [study] = planned(document, 1)
+    measured = dict.fromkeys((quantity, "train_accuracy", "test_accuracy"), 0.5)
+    runs = {one: run(i, one, **measured) for i, one in enumerate(study.configs)}
+    of_runs = evidence({study.method: runs})
+    found = Reproduction(document, Terms("cifar10", True, "a" * 64, 1), compare(document, of_runs, None), of_runs, [1])
+    drawn = [(words, gather().panels[0][0].lines) for _, words, gather in pictures(found, lambda run: (), None, splits)]
+    assert [words.partition(": ")[2] for words, _ in drawn] == chains
+    assert all(lines for _, lines in drawn)
+
+
 def test_what_cannot_vary_is_said() -> None:
     rest = "where nothing but the weights is random, the seeds are those of the weights"
     for order, is_said in (("true", False), ("false", True)):
@@ -158,6 +184,20 @@ def test_gradients_alone_have_no_seeds_of_settings() -> None:
     none = [one for one in found.comparisons if not (one.line.config or one.line.conclusion)]
     assert none
     assert "seed" not in reproduction_notes(replace(found, comparisons=none))[0]
+
+
+def test_the_notes_explain_what_a_part_of_a_report_shows() -> None:
+    """Conclusions are about trainings, also without the lines of these; a gradient has no split and no interval."""
+    found = reproduced("009", "same_validation_images = false\ncommon = { shuffle = false }\n", vary="order")
+    about = {
+        "trainings": [one for one in found.comparisons if one.line.config],
+        "conclusions": [one for one in found.comparisons if one.line.conclusion],
+        "gradients": [one for one in found.comparisons if not (one.line.config or one.line.conclusion)],
+    }
+    parts = {name: "\n".join(reproduction_notes(replace(found, comparisons=own))) for name, own in about.items()}
+    for words in ("95 % ±: of 100 more runs", "reproduced: inside an interval", "the luck of both splits"):
+        assert {name for name, notes in parts.items() if words in notes} == {"trainings", "conclusions"}, words
+    assert "where nothing but the weights is random" in parts["conclusions"]
 
 
 def test_a_notebook_shows_a_reproduction_in_a_line() -> None:

@@ -292,7 +292,9 @@ def _shortened(labels: Sequence[str]) -> list[str]:
 def _common(runs: Runs) -> str:
     if not runs:
         return ""
-    lines = [{"network": words.network_name(run.config), **words.settings_words(run)} for run in runs]
+    drawn = runs if all(run.split.split_seed is not None for run in runs) else ()  # the seeds are named together
+    own = [words.settings_words(run) | {"images": words.images_words(run, *drawn)} for run in runs]
+    lines = [{"network": words.network_name(run.config), **line} for run, line in zip(runs, own, strict=True)]
     configs, seeds = [run.config for run in runs], words.settings_words(runs[0], runs)
     options = [words.options_words(one, together_with=configs).split(", ") for one in configs]
     shared = {key: word if all(line[key] == word for line in lines) else "" for key, word in lines[0].items()}

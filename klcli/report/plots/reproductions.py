@@ -6,9 +6,10 @@ from dataclasses import replace
 from functools import partial
 
 from klcli.procedures.searches import tried_values
+from klcli.published.intervals import images_of
 from klcli.published.report import Comparison
 from klcli.published.reproduction import Reproduction
-from klcli.report.plots.chart import DURING, OF_SPLIT, Chart, Line, Panel
+from klcli.report.plots.chart import COLOURS, DURING, OF_SPLIT, Chart, Line, Panel
 from klcli.report.plots.curves import bn_overlay, overlay, repeats, training_curves
 from klcli.report.plots.studies import lambda_search, sigma_curves
 from klcli.report.words import network_name, settings_line
@@ -41,17 +42,22 @@ def pictures(
         one.name: [run for base in one.configs for run in runs_of(base, one.method)] for one in report.experiments
     }
     complete = {name: [run for run in many if run.state == "complete"] for name, many in trained.items()}
+    searches = [one.line.conclusion for one in found.comparisons if one.line.quantity == "lambda"]
+    chosen_by = {name: one.quantity for one in searches if one for name in one.experiments}
     for figure in report.figures:
         name, words = named(figure.rows, ", ".join(figure.experiments))
         if kind in (None, figure.panels) and all(complete.get(one) for one in figure.experiments):
             of = trained if figure.panels == "lambda" else complete  # a lambda of which some diverged is chosen last
             runs = {one: of[one] for one in figure.experiments}
-            yield name, words, partial(_chart, words, figure.panels, runs, epochs, splits)
+            by = chosen_by.get(figure.experiments[0], "validation_accuracy")
+            yield name, words, partial(_chart, words, figure.panels, runs, epochs, splits, by)
+    shown = {f"{split}_accuracy" for split in splits or OF_SPLIT}
     for chain in (one for one in report.experiments if one.is_chain and kind in (None, "lambda")):
         method, configs = chain.method, chain.configs
         lines = [one for one in found.comparisons if one.line.method == method and one.line.config in configs]
         name, words = named([one.line.row for one in lines] or [""], chain.name, "-warm-started")
-        if any(one.ours for one in lines) and (runs_of_first := runs_of(configs[0], method)):
+        has_any = any(one.ours and one.line.quantity in shown for one in lines)
+        if has_any and (runs_of_first := runs_of(configs[0], method)):
             settings = settings_line(runs_of_first[0], omit=("lambda",), together_with=runs_of_first)
             is_first = chain is next(one for one in report.experiments if one.method == method)
             fresh = "only the first lambda" if is_first else "no lambda"
@@ -59,20 +65,26 @@ def pictures(
             yield name, words, partial(warm_start, words, caption, lines, configs, splits)
 
 
-def _chart(title: str, kind: str, runs: Mapping[str, list[Run]], epochs: Epochs, splits: Sequence[str]) -> Chart:
+def _chart(
+    title: str, kind: str, runs: Mapping[str, list[Run]], epochs: Epochs, splits: Sequence[str], chosen_by: str
+) -> Chart:
     every = [run for many in runs.values() for run in many]
     curves, settings = {run.id: epochs(run.id) for run in every}, repeats(every)
     without, with_bn = ([own for own in settings if own[0].config.batch_norm is bn] for bn in (False, True))
     if kind == "lambda":
-        tried = [one for name, many in runs.items() for one in tried_values(many, name)]
-        chart = lambda_search([*runs.items()], choose(tried, every[0].split.sizes()[1]), *splits[:1])
+        measured = chosen_by.removesuffix("_accuracy")
+        tried = [one for name, many in runs.items() for one in tried_values(many, name, measured)]
+        choice = choose(tried, images_of(chosen_by, every[0].split))
+        chart = lambda_search([*runs.items()], choice, *(splits or [measured])[:1])
     elif kind == "sigma" and len(settings) == len({(run.config.sigma, run.config.batch_norm) for run in every}):
         chart = sigma_curves(every, curves, splits)
     elif kind == "bn" and len(without) == len(with_bn) == 1:
         chart = bn_overlay(without[0], with_bn[0], curves, splits)
+    elif len(settings) > 1:
+        is_clear = len(settings) <= len(COLOURS) or len(splits) == 1
+        chart = overlay(every, curves, (splits or DURING) if is_clear else ("validation",))
     else:
-        many = len(settings) > 1
-        chart = overlay(every, curves, splits or DURING) if many else training_curves(every, curves, splits)
+        chart = training_curves(every, curves, splits)
     # Its own title, which names networks and subsets, begins the settings.
     return replace(chart, title=title, caption=f"{chart.title}; {chart.caption}")
 

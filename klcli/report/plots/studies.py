@@ -22,8 +22,8 @@ PARAMETERS = dict(zip(("W", "b", "gamma", "beta"), MARKS, strict=False))
 def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice, split: str = "validation") -> Chart:
     """Gather the accuracies of a search over log10 lambda, as published; diverged runs have none.
 
-    Repeats of a lambda are small marks, with their mean and a bar of one standard deviation. The chosen lambda and the
-    standard error are those of the validation accuracies.
+    Repeats of a lambda are small marks, with their mean and a bar of one standard deviation. The standard error is that
+    of the accuracies that chose the lambda; the picture of other ones, of the train split say, is without it.
     """
     first, together = stages[0][1][0], [run for _, runs in stages for run in runs]
     tried = [
@@ -43,10 +43,10 @@ def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice, s
         spread = [Sample(one.accuracies).std or 0.0 for one in values] if has_repeats else []
         lines += marks(f"{stage}, {words.run_numbers(runs)}", means, colour, marker=marker, size=6.5, spread=spread)
     chosen = choice.chosen
-    band = (choice.best.accuracy - choice.standard_error, chosen.accuracy) if split == "validation" else None
+    band = (choice.best.accuracy - choice.standard_error, chosen.accuracy) if chosen in every else None
     ring = [(places[one.lam], one.accuracy) for one in every if (one.lam, one.stage) == (chosen.lam, chosen.stage)]
     lines += marks(f"chosen lambda {chosen.lam:.4g}", ring, "black", size=14, fill="none")
-    panel = Panel(lines, xlabel="log10 lambda", ylabel=f"{split} accuracy", limits=limits, band=band)
+    panel = Panel(lines, xlabel="log10 lambda", ylabel=f"{split.replace('_', ' ')} accuracy", limits=limits, band=band)
     title = f"Lambda search: {words.network_name(first.config)}{words.subset_words(together)}"
     studies = words.numbered("study", list(dict.fromkeys(runs[0].study_id or 0 for _, runs in stages)))
     repeated = "; the bars are one standard deviation over seeds" if has_repeats else ""

@@ -75,12 +75,13 @@ def reproduction_notes(found: Reproduction, *, has_reasons: bool = True) -> list
     how = f"{seeds}for every setting, " if trains else ""
     notes = [*terms.marks, f"{_verdicts(counts(comparisons))}; {how}on {terms.images}"]
     notes += [f"besides, {name}, {_verdicts(own)}" for name, own in counts_of_variants(comparisons).items()]
-    if any(one.line.config and not can_vary(one.line.config, terms.vary) for one in comparisons):
+    configs = [config for one in found.report.experiments for config in one.configs]
+    if not all(can_vary(config, terms.vary) for config in configs):
         notes.append(_FIXED[terms.vary])
     notes += found.plan_notes
     if found.report.conditions:
         notes.append(f"what runs: {found.report.conditions}")
-    if any(one.line.config for one in comparisons):
+    if trains:
         tolerance = f"{100 * ACCURACY_TOLERANCE:g} points of accuracy or {LOSS_TOLERANCE:g} of loss and cost"
         own = ", or of the line's own tolerance" * any(one.line.tolerance is not None for one in comparisons)
         notes += [
@@ -91,7 +92,7 @@ def reproduction_notes(found: Reproduction, *, has_reasons: bool = True) -> list
         ]
     checks = [one.line.check for one in comparisons if one.line.check]
     draws = any(check.repeats > 1 for check in checks)
-    other_images = any(not one.line.same_validation_images for one in comparisons)
+    other_images = trains and any(not one.line.same_validation_images for one in comparisons)
     rules = {
         "trainings that go on with the weights of the one before share the luck of the first: their lines agree or "
         "differ together": any(one.is_chain for one in found.report.experiments),
