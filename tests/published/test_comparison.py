@@ -14,9 +14,10 @@ from klcli.data.dataset import Dataset, split
 from klcli.engine import layers
 from klcli.errors import ConfigError
 from klcli.published.comparison import counts, counts_of_variants
+from klcli.published.format.schema import ERRORS
 from klcli.published.intervals import Noise, decide_draw, sampling_error, typical_spread
 from klcli.published.planning import planned
-from klcli.published.report import ERRORS, Comparison, Report, parse
+from klcli.published.report import Comparison, Report, parse
 from klcli.published.reproduction import asked_for
 from klcli.settings.procedures import CheckSettings
 from klcli.settings.split_config import SplitConfig
