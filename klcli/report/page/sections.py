@@ -70,7 +70,7 @@ class Sections:
         shown = {number for stage in stages for number in stored_search(self._store, stage).studies[:-1]}
         for study in (study for study in studies if study.id not in shown):
             yield Section(f"Study {study.id}: {study.kind} {study.stage or ''}".rstrip(), list(self._study(study)))
-        if self._chosen is None and self._store.gradient_checks.suites():
+        if self._chosen is None and self._store.gradient_checks.suite():
             yield Section("Gradient check", list(self._gradients()))
         yield Section("Runs", list(self._runs()))
 
