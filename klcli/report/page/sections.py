@@ -146,8 +146,8 @@ class Sections:
         partial = {run.id for run in listed.runs if run.split.subset is not None}
         runs = sorted(listed.runs, key=lambda run: run.id in partial)  # those on all images before quick trials
         n, total = len(runs), sum(self._store.runs.count_by_state().values())
-        every = in_database(f"klcli report --list --limit {total}", self._store.path)
-        more = f"{n} of {total} runs are listed: `{every}` shows all."
+        command = in_database(f"klcli report --list --limit {total}", self._store.path)
+        more = f"{n} of {total} runs are listed: `{command}` shows all."
         if (table := listed.table) is not None:
             table = replace(table, rows=sorted(table.rows, key=lambda row: row["id"] in partial))
         yield from _shown(replace(listed, table=table, notes=[more] * (total > n)))
