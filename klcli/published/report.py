@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from klcli.errors import ConfigError
-from klcli.published.format.schema import CONCLUSIONS, ERRORS, PANELS, REMARKS, RESULTS
+from klcli.published.format.schema import CONCLUSIONS, ERRORS, PANELS, REMARKS, RESULTS, ROWS
 from klcli.published.quirks import QUIRKS
 from klcli.settings.procedures import CheckSettings
 from klcli.settings.sameness import SETTINGS
@@ -245,7 +245,7 @@ def _assembled(name: str, document: Row) -> Report:
         require(not unknown, f"{table['name']}: unknown quirk {unknown}, choose from {', '.join(QUIRKS)}")
         about = {"method": experiment.method, "variant": table.get("variant_name")}
         for row in table["rows"]:  # every key that is neither a number nor a remark is a setting
-            own = [key for key in row if key not in ("row", "tolerance", *REMARKS, *RESULTS)]
+            own = [key for key in row if key not in ROWS["experiments"]]
             config = _config(shared | {key: row[key] for key in own})
             keys = [
                 f"{key}.{one}" if key == "split" else key
