@@ -71,8 +71,6 @@ def policy_of(name: str, config: TrainConfig, settings: EvaluationSettings) -> s
     """Return the BN policy for a network, None without BN. Raises ConfigError if the network does not support it."""
     own, wanted = config.bn_statistics, settings.bn_statistics
     if not config.batch_norm:
-        if wanted is not None:
-            raise ConfigError(f"--bn-statistics {wanted}: {name} has no batch normalisation, omit it")
         return None
     if wanted == "ema" and own in SAMPLES:
         without = f"{name} ended with {own} statistics and has no running averages"

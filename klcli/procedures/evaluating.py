@@ -22,7 +22,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store.checkpoints import Checkpoint, load_alone
 from klcli.store.records import Evaluation, GradientCheck, Run
 from klcli.store.store import Store
-from klcli.studies.gradient_checks import Stack, check_a_single_image, check_network, entries, require_images
+from klcli.studies.gradient_checks import Stack, check_network, entries, require_images
 from klcli.text import path_text
 from klcli.training.budget import budget_of
 from klcli.training.cores import cores
@@ -193,11 +193,7 @@ def record_checks(
     setup: Setup, store: Store, dataset: Dataset, wanted: Sequence[tuple[Stack, Split, CheckSettings]]
 ) -> int:
     """Check networks on training images of the data set, record it as one suite, and return the number of that."""
-    checks, total = [], sum(entries(stack, how.dims) for stack, _, how in wanted)
+    total = sum(entries(stack, how.dims) for stack, _, how in wanted)
     with setup.observer.step("checking entries", total) as advance:
-        for stack, train, how in wanted:
-            if how.images == 1 and stack[0].batch_norm:  # as published
-                checks.append(check_a_single_image(stack[0], train, how))
-            else:
-                checks.append(check_network(stack, train, how, advance))
+        checks = [check_network(stack, train, how, advance) for stack, train, how in wanted]
     return store.gradient_checks.record(checks, dataset, setup.command)

@@ -1,12 +1,13 @@
 """Published reports: their experiments and numbers, read from reports/*.toml, one file per report."""
 
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any
 
 from klcli.errors import ConfigError
+from klcli.published.format.schema import CONCLUSIONS, ERRORS, PANELS, REMARKS, RESULTS, ROWS
 from klcli.published.quirks import QUIRKS
 from klcli.settings.procedures import CheckSettings
 from klcli.settings.sameness import SETTINGS
@@ -15,18 +16,6 @@ from klcli.settings.train_config import TrainConfig
 from klcli.studies.plans import repeat
 from klcli.studies.statistics import Sample
 
-# Published quantities of a training: fields of Run. `best` is the highest of all evaluations.
-_SPLITS, _MEASURES = ("train", "validation", "test"), ("accuracy", "loss", "cost")
-RESULTS = (*(f"{split}_{name}" for split in _SPLITS for name in _MEASURES), "best_validation_accuracy")
-# Published quantities of a checked tensor: fields of GradientError.
-ERRORS = (
-    "max_absolute", "relative_to_sum", "relative_to_maximum", "ratio_of_maxima", "gradient_mean", "gradient_std",
-    "equal_decimals", "mismatches", "ratio_of_sums", "numerical_mean", "numerical_std", "difference_mean",
-    "difference_std", "difference_max",
-)  # fmt: skip
-WORDS = ("reason", "note", "if_differs")  # about a number; the remarks of a row replace those of its experiment
-CONCLUSIONS = ("lambda", "gap", "difference", "spread", "epochs")  # kinds; conclusions.py defines them
-PANELS = ("training", "bn", "lambda", "sigma")
 Row = dict[str, Any]  # a table of the TOML document
 DIGITS = 4  # significant digits of a setting in the description of a line
 
@@ -224,8 +213,8 @@ def _with_variants(tables: Sequence[Row]) -> Iterator[Row]:
     for table in tables:
         yield table
         if variant := table.get("variant"):
-            rows = [{key: value for key, value in row.items() if key not in WORDS} for row in table["rows"]]
-            left_out = ("variant", "study", *WORDS)
+            rows = [{key: value for key, value in row.items() if key not in REMARKS} for row in table["rows"]]
+            left_out = ("variant", "study", *REMARKS)
             rest = {key: value for key, value in table.items() if key not in left_out} | {"rows": rows}
             own = {"config": table.get("config", {}) | variant.get("config", {})}
             named = {"name": f"{table['name']}, {variant['name']}", "variant_name": variant["name"]}
@@ -256,7 +245,7 @@ def _assembled(name: str, document: Row) -> Report:
         require(not unknown, f"{table['name']}: unknown quirk {unknown}, choose from {', '.join(QUIRKS)}")
         about = {"method": experiment.method, "variant": table.get("variant_name")}
         for row in table["rows"]:  # every key that is neither a number nor a remark is a setting
-            own = [key for key in row if key not in ("row", "tolerance", *WORDS, *RESULTS)]
+            own = [key for key in row if key not in ROWS["experiments"]]
             config = _config(shared | {key: row[key] for key in own})
             keys = [
                 f"{key}.{one}" if key == "split" else key
@@ -289,8 +278,8 @@ def joined(*remarks: str | None) -> str:
     return "; ".join(filter(None, remarks))
 
 
-def _lines(row: Row, table: Row, quantities: Sequence[str], **more: Any) -> list[Line]:
-    more |= {key: row.get(key, table.get(key)) for key in (*WORDS, "tolerance")} | {"row": row["row"]}
+def _lines(row: Row, table: Row, quantities: Iterable[str], **more: Any) -> list[Line]:
+    more |= {key: row.get(key, table.get(key)) for key in (*REMARKS, "tolerance")} | {"row": row["row"]}
     found = [Line(quantity=key, published=float(row[key]), **more) for key in quantities if key in row]
     alone = [Line(**more | {"config": None, "check": None})] if more["reason"] else []  # it trains and checks nothing
     return found or alone

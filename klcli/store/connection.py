@@ -4,7 +4,7 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields
 from functools import partial
@@ -134,18 +134,13 @@ class Database:
         with suppress(AttributeError, sqlite3.Error):  # it was never opened, or by another thread
             self.close()
 
-    @property
-    def file(self) -> Path:
-        """The open file, for further connections: the database itself, or the copy that is read instead."""
-        return self.copy.file if self.copy else self.real.absolute()
-
     def folder(self, kind: str) -> Path:
         return folder_of(self.real, kind)
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         return [dict(row) for row in self.each(sql, parameters)]
 
-    def each(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[sqlite3.Row]:
+    def each(self, sql: str, parameters: Sequence[Any] = ()) -> Generator[sqlite3.Row, None, None]:
         """Yield the rows of a query, which need not fit into memory. Until the last one, no other process can write."""
         with explained(self.path):
             yield from _waiting(lambda: self._db.execute(sql, [*map(python_number, parameters)]))

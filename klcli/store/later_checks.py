@@ -105,9 +105,6 @@ class GradientChecks:
         # Compared as configs, not as text: an older klcli wrote fewer settings, in another order.
         return next((check for check in checks if check.configs == tuple(configs)), None)
 
-    def suites(self) -> list[int]:
-        return [row["suite"] for row in self._db.read("SELECT DISTINCT suite FROM gradient_checks ORDER BY suite")]
-
     def _checks(self, condition: str, values: Sequence[object]) -> list[GradientCheck]:
         checks = [*self._db.records(GradientCheck, f"gradient_checks WHERE {condition}", values)]
         of_check = "gradient_errors WHERE check_id = ? ORDER BY position"

@@ -2,12 +2,12 @@
 
 import os
 import re
-import sqlite3
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import fields
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from klcli.errors import ConfigError, StoreError
 from klcli.files import flush, make_folder, replace, replacing_all
 from klcli.settings.setting import require
 from klcli.store import checkpoints
-from klcli.store.connection import BUSY_SECONDS, Database, explained
+from klcli.store.connection import Database
 from klcli.store.reading import beside, folder_of, rows
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run
 from klcli.store.runs import Runs
@@ -133,8 +133,8 @@ class Upkeep:
         written = {}
         with replacing_all(files) as temporaries:
             for file, row, temporary in zip(files, found, temporaries, strict=True):
-                with explained(self._db.path), checkpoints.writing(file):
-                    written[file.name] = _write_table(self._db.file, row["name"], temporary)
+                with checkpoints.writing(file):
+                    written[file.name] = _write_table(self._db, row["name"], temporary)
         return written
 
     def check(
@@ -228,13 +228,13 @@ def _require_export(file: Path, first: str) -> None:
             raise ConfigError(f"{path_text(file)}: {words}")
 
 
-def _write_table(database: Path, name: str, file: Path) -> int:
-    """Write a table or view to an empty file and flush it; return the number of rows. Raises sqlite3 and OS errors."""
+def _write_table(db: Database, name: str, file: Path) -> int:
+    """Write a table or view to an empty file and flush it; return the number of rows. Raises StoreError and OSError."""
+    columns = db.read("SELECT name FROM pragma_table_xinfo(?) WHERE hidden <> 1 ORDER BY cid", [name])
     written = 0
-    with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection, file.open("r+b") as content:
-        rows = connection.execute(f'SELECT * FROM "{name}"')
-        content.write(csv_text([[column for column, *_ in rows.description]]).encode())
-        while portion := rows.fetchmany(AT_ONCE):
+    with closing(db.each(f'SELECT * FROM "{name}"')) as rows, file.open("r+b") as content:
+        content.write(csv_text([[column["name"] for column in columns]]).encode())
+        while portion := [*map(tuple, islice(rows, AT_ONCE))]:
             content.write(csv_text(portion).encode())
             written += len(portion)
         flush(content)

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -74,16 +73,22 @@ def check_network(
 def checked_minibatch(
     configs: Stack, train: Split, settings: CheckSettings
 ) -> tuple[Network, float | np.ndarray, np.ndarray, np.ndarray]:
-    """Return the network of a check, its lambda, images and labels. Raises ConfigError if there are too few images."""
-    require_images(configs[0], len(train), settings.images)
+    """Return the network of a check, its lambda, images and labels. Raises ConfigError if there are too few images.
+
+    A single image with BN, as published, is its own mean, so every gradient before the last bias is 0: only the initial
+    values count, without noise. `require_images` refuses such a check to everybody else.
+    """
     networks = [initialize(config, d_in=settings.dims) for config in configs]
-    for config, network in zip(configs, networks, strict=True):
-        rng = np.random.Generator(np.random.PCG64(config.seed))
-        for name, parameter in network.parameters().items():
-            if not name.endswith(".W"):  # beside weights of a large sigma, a small bias would hardly count
-                scale = max(NOISE, config.sigma or 0.0) if name.endswith(".b") else NOISE
-                parameter += scale * rng.standard_normal(parameter.shape)
-    X, y = _first_images(train, configs[0], settings.images, settings.dims)
+    if settings.images > 1 or not configs[0].batch_norm:
+        require_images(configs[0], len(train), settings.images)
+        for config, network in zip(configs, networks, strict=True):
+            rng = np.random.Generator(np.random.PCG64(config.seed))
+            for name, parameter in network.parameters().items():
+                if not name.endswith(".W"):  # beside weights of a large sigma, a small bias would hardly count
+                    scale = max(NOISE, config.sigma or 0.0) if name.endswith(".b") else NOISE
+                    parameter += scale * rng.standard_normal(parameter.shape)
+    X, y = train.standardised(configs[0].standardise).batch(slice(0, settings.images), np.float64)
+    X = np.ascontiguousarray(X[:, : settings.dims])
     if len(networks) == 1:  # without an axis of replicas
         return networks[0], configs[0].lam, X, y
     return stack(networks), np.array([config.lam for config in configs]), X, y
@@ -95,24 +100,6 @@ def require_images(config: TrainConfig, n: int, images: int) -> None:
     require(images <= n, f"{given}: the training split has {n}, give at most that")
     why = "batch normalisation maps a batch of one to beta, every gradient before it is 0 and the check could not fail"
     require(images > 1 or not config.batch_norm, f"{given}: {why}, give --images 2 or more")
-
-
-def check_a_single_image(config: TrainConfig, train: Split, settings: CheckSettings) -> NetworkCheck:
-    """Check a network with its initial values on one image, as published.
-
-    With BN, that image is its own mean, so every gradient before the last bias is 0; `check_network` refuses it.
-    """
-    X, y = _first_images(train, config, 1, settings.dims)
-    started = time.perf_counter()
-    network = initialize(config, d_in=settings.dims)
-    how: dict[str, Any] = {"h": settings.h, "method": settings.method, "decimals": settings.decimals}
-    tensors = check_gradients(network, X, y, config.lam, **how)
-    return NetworkCheck((config,), tuple(tensors), replace(settings, images=1), time.perf_counter() - started)
-
-
-def _first_images(train: Split, config: TrainConfig, images: int, dims: int) -> tuple[np.ndarray, np.ndarray]:
-    X, y = train.standardised(config.standardise).batch(slice(0, images), np.float64)
-    return np.ascontiguousarray(X[:, :dims]), y
 
 
 def entries(configs: Stack, dims: int) -> int:

@@ -25,7 +25,7 @@ from klcli.files import open_regular
 from klcli.settings.procedures import CheckSettings
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
-from klcli.studies.gradient_checks import checked_minibatch
+from klcli.studies.gradient_checks import checked_minibatch, require_images
 from klcli.studies.gradient_explanations import Explanation, explanations
 from klcli.studies.gradient_mistakes import Arrays, Problem, kind_of, number_of
 from klcli.text import one_line, path_text
@@ -76,6 +76,7 @@ class Comparison:
 
 def exported(config: TrainConfig, train: Split, settings: CheckSettings, about: Mapping[str, Any]) -> Arrays:
     """Return the arrays of a network and its gradients, and the settings as JSON. Raises ConfigError for no images."""
+    require_images(config, len(train), settings.images)
     network, _, X, y = checked_minibatch((config,), train, settings)
     arrays: dict[str, Any] = {"X": X, "y": y, "lambda": config.lam, "eps": config.bn_eps}
     arrays |= {_key(name): array for name, array in network.parameters().items()}

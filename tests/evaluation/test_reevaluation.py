@@ -197,16 +197,7 @@ def test_what_cannot_be_is_refused(settings: dict[str, Any], named: str) -> None
         EvaluationSettings(**settings)
 
 
-@pytest.mark.parametrize(
-    ("changes", "policy", "named"),
-    [
-        ({"batch_norm": False}, "precise", "run 1 has no batch normalisation"),
-        ({"bn_statistics": "precise"}, "ema", "run 1 ended with precise statistics"),
-    ],
-)
-def test_what_a_network_does_not_have_is_refused(
-    networks: list[TrainedNetwork], splits: Splits, changes: dict[str, Any], policy: str, named: str
-) -> None:
-    other = replace(networks[0], config=replace(networks[0].config, **changes))
-    with pytest.raises(ConfigError, match=named):
-        reevaluate([other], splits, EvaluationSettings(bn_statistics=policy))
+def test_what_a_network_does_not_have_is_refused(networks: list[TrainedNetwork], splits: Splits) -> None:
+    other = replace(networks[0], config=replace(networks[0].config, bn_statistics="precise"))
+    with pytest.raises(ConfigError, match="run 1 ended with precise statistics"):
+        reevaluate([other], splits, EvaluationSettings(bn_statistics="ema"))

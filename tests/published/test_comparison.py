@@ -14,15 +14,16 @@ from klcli.data.dataset import Dataset, split
 from klcli.engine import layers
 from klcli.errors import ConfigError
 from klcli.published.comparison import counts, counts_of_variants
+from klcli.published.format.schema import ERRORS
 from klcli.published.intervals import Noise, decide_draw, sampling_error, typical_spread
 from klcli.published.planning import planned
-from klcli.published.report import ERRORS, Comparison, Report, parse
+from klcli.published.report import Comparison, Report, parse
 from klcli.published.reproduction import asked_for
 from klcli.settings.procedures import CheckSettings
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import GradientError, Run
-from klcli.studies.gradient_checks import NetworkCheck, check_a_single_image, check_network
+from klcli.studies.gradient_checks import NetworkCheck, check_network
 from klcli.studies.statistics import Sample
 from klcli.training.budget import budget_of
 from klcli.training.result import Snapshot
@@ -567,10 +568,8 @@ def test_beta_of_a_single_image_is_no_wrong_gradient(small_dataset: Dataset) -> 
 ]"""
     report = parse("test", f"{GRADIENTS.partition('rows = [')[0]}images = 1\n{rows}")
     [experiment] = report.gradient_checks
-    checks = [
-        check_a_single_image(one, split(small_dataset, SplitConfig(validation=200)).train, CheckSettings(dims=8))
-        for (one,) in experiment.networks()
-    ]
+    train_split = split(small_dataset, SplitConfig(validation=200)).train
+    checks = [check_network(one, train_split, CheckSettings(images=1, dims=8)) for one in experiment.networks()]
     errors = stored_errors(checks)
     assert not all(one.passed for one in errors)
     found = compare(report, {}, {experiment: errors})
@@ -585,12 +584,13 @@ def test_a_wrong_gradient_differs(small_dataset: Dataset, change_forward: Callab
 
 
 def test_a_check_of_one_image_finds_no_fault_in_anything(
-    small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+    small_dataset: Dataset, change_forward: Callable[..., None]
 ) -> None:
     config = TrainConfig(hidden=(6, 5), batch_norm=True, lam=0.0, dtype="float64")
     train_split = split(small_dataset, SplitConfig(validation=200)).train
-    monkeypatch.setattr(layers.BatchNorm, "forward", with_half_of_the_gradients(layers.BatchNorm.forward))
-    tensors = {one.tensor: one for one in check_a_single_image(config, train_split, CheckSettings(dims=8)).tensors}
+    change_forward(layers.BatchNorm, with_half_of_the_gradients)
+    check = check_network((config,), train_split, CheckSettings(images=1, dims=8))
+    tensors = {one.tensor: one for one in check.tensors}
     before = [name for name in tensors if name.startswith("linear") and name != "linear3.b"]
     assert [tensors[name].max_absolute for name in before] == [0.0] * 5
     assert tensors["linear3.b"].max_absolute < 1e-8

@@ -9,7 +9,8 @@ import pytest
 import records
 from scipy import stats
 
-from klcli.published.report import ERRORS, parse
+from klcli.published.format.schema import ERRORS
+from klcli.published.report import parse
 from klcli.report.tables.formats import exact_rows
 from klcli.report.tables.later_checks import (
     difference_notes,

@@ -68,7 +68,7 @@ def _write_page(invocation: Invocation, store: "Store", selection: Selection, pa
 
         sections, shown = Sections(store, selection, invocation.data, invocation.say), []
     counts = store.runs.count_by_state()
-    if not counts and not store.gradient_checks.suites():
+    if not counts and not store.gradient_checks.suite():
         invocation.result(f"{store.path} holds no run yet: begin with `{FIRST_COMMAND}{invocation.database_words}`")
         invocation.document("report", {"page": None})
         return

@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from klcli.published.format.places import Path
+from klcli.published.format.schema import RESULTS
 from klcli.published.quirks import impossible
-from klcli.published.report import RESULTS, Experiment, Report
+from klcli.published.report import Experiment, Report
 from klcli.settings.train_config import TrainConfig
 
 Document = dict[str, Any]

@@ -10,11 +10,12 @@ from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from klcli.published.quirks import QUIRKS
-from klcli.published.report import CONCLUSIONS, PANELS, RESULTS
 from klcli.settings.procedures import TOLERANCES
 from klcli.settings.train_config import PIXELS
 
 MAX_REPEATS = 1000
+CONCLUSIONS = ("lambda", "gap", "difference", "spread", "epochs")  # kinds; conclusions.py defines them
+PANELS = ("training", "bn", "lambda", "sigma")
 _NAME = re.compile(r"[^\W_][\w.-]*")  # also part of the name of a picture's file
 
 
@@ -71,6 +72,7 @@ QUIRK_NAMES = Kind(
     lambda value: isinstance(value, list) and all(map(_one_of(QUIRKS).accepts, value)),
 )
 
+# About a number; the remarks of a row replace those of its experiment.
 REMARKS = {
     "reason": Key(TEXT, "why there is no number, or why ours may be another"),
     "note": Key(TEXT, "a remark that the reader needs"),
@@ -78,14 +80,16 @@ REMARKS = {
 }
 _ROW = {"row": Key(NAME, "the table or figure of the report, as 7-T1; begins with the number of the report", True)}
 
-_RESULTS = {
+# Published quantities of a training: fields of Run. `best` is the highest of all evaluations.
+RESULTS = {
     f"{split}_{measure}": Key(
         FRACTION if measure == "accuracy" else NUMBER, f"{measure} on the {images} images, after the last update"
     )
     for split, images in (("train", "training"), ("validation", "validation"), ("test", "test"))
     for measure in ("accuracy", "loss", "cost")
 } | {"best_validation_accuracy": Key(FRACTION, "highest of all evaluations")}
-_ERRORS = {
+# Published quantities of a checked tensor: fields of GradientError.
+ERRORS = {
     "max_absolute": Key(NUMBER, "largest absolute error"),
     "relative_to_sum": Key(NUMBER, "largest relative error, of the sum of both magnitudes"),
     "relative_to_maximum": Key(NUMBER, "largest relative error, of the larger of both magnitudes"),
@@ -177,11 +181,11 @@ VARIANT = {"name": Key(TEXT, "`as the text says`", True)} | {
     key: one for key, one in TABLES["experiments"].items() if key not in ("name", "rows", "tolerance", "variant")
 }
 ROWS: dict[str, dict[str, Key]] = {
-    "experiments": {**_ROW, **_RESULTS, "tolerance": _TOLERANCE, **REMARKS},
+    "experiments": {**_ROW, **RESULTS, "tolerance": _TOLERANCE, **REMARKS},
     "gradient_checks": {
         **_ROW,
         "tensor": Key(TEXT, "W1, b1, gamma1, beta1, ...; without it, the largest error of all tensors"),
-        **_ERRORS,
+        **ERRORS,
         **REMARKS,
     },
 }

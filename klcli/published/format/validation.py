@@ -12,7 +12,7 @@ from typing import Any
 from klcli.errors import ConfigError
 from klcli.published.format.contradictions import contradictions
 from klcli.published.format.places import Path, places
-from klcli.published.format.schema import DOCUMENT, FRACTION, REMARKS, ROWS, TABLES, VARIANT, Key
+from klcli.published.format.schema import DOCUMENT, ERRORS, FRACTION, REMARKS, RESULTS, ROWS, TABLES, VARIANT, Key
 from klcli.published.report import parse
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import Setting
@@ -36,7 +36,6 @@ _WORDS = {
     if "." not in key
     for word in (one.column, one.label.replace(" ", "_"), one.option.lstrip("-").replace("-", "_"), key)
 }
-WORDS_OF_ROW = ("row", "tensor", "tolerance", *REMARKS)  # its other keys are numbers and settings
 
 
 @dataclass(frozen=True)
@@ -163,6 +162,7 @@ class _Checker:
             otherwise = self._sound(of_variant, variant.get("config", {}))
         config = self._config(of_table, layers) if is_check else None
         known, what = (ROWS[kind], "key") if is_check else ({**ROWS[kind], **TRAINING}, "setting or number")
+        numbers = [*(ERRORS if is_check else RESULTS)]
         for here, row in self._tables((*path, "rows"), table.get("rows", [])):
             sound = self._sound(here, row, known, what)
             settings = {key: value for key, value in sound.items() if key in TRAINING}
@@ -174,7 +174,6 @@ class _Checker:
             self.is_whole &= config is not None
             if config and otherwise:
                 self._config(of_variant, layers | {of_variant: otherwise, here: settings})
-            numbers = [key for key in ROWS[kind] if key not in WORDS_OF_ROW]
             if not row.keys() & {*numbers, "reason"} and "reason" not in table:
                 unknown = [key for key in row if key not in known]
                 cure = f"give a number, as `{numbers[0]} = ...`, or the `reason`"

@@ -70,7 +70,7 @@ class Sections:
         shown = {number for stage in stages for number in stored_search(self._store, stage).studies[:-1]}
         for study in (study for study in studies if study.id not in shown):
             yield Section(f"Study {study.id}: {study.kind} {study.stage or ''}".rstrip(), list(self._study(study)))
-        if self._chosen is None and self._store.gradient_checks.suites():
+        if self._chosen is None and self._store.gradient_checks.suite():
             yield Section("Gradient check", list(self._gradients()))
         yield Section("Runs", list(self._runs()))
 
@@ -146,8 +146,8 @@ class Sections:
         partial = {run.id for run in listed.runs if run.split.subset is not None}
         runs = sorted(listed.runs, key=lambda run: run.id in partial)  # those on all images before quick trials
         n, total = len(runs), sum(self._store.runs.count_by_state().values())
-        every = in_database(f"klcli report --list --limit {total}", self._store.path)
-        more = f"{n} of {total} runs are listed: `{every}` shows all."
+        command = in_database(f"klcli report --list --limit {total}", self._store.path)
+        more = f"{n} of {total} runs are listed: `{command}` shows all."
         if (table := listed.table) is not None:
             table = replace(table, rows=sorted(table.rows, key=lambda row: row["id"] in partial))
         yield from _shown(replace(listed, table=table, notes=[more] * (total > n)))

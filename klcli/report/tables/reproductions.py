@@ -9,9 +9,10 @@ from typing import Any
 from urllib.parse import quote
 
 from klcli.published.comparison import BAND, counts, counts_of_variants, explained
+from klcli.published.format.schema import ERRORS
 from klcli.published.intervals import ACCURACY_TOLERANCE, DIFFERS, INCOMPARABLE, LOSS_TOLERANCE, REPRODUCED, UNDECIDED
 from klcli.published.planning import planned
-from klcli.published.report import ERRORS, Comparison, Report
+from klcli.published.report import Comparison, Report
 from klcli.published.reproduction import Reproduction, Terms
 from klcli.report.tables.formats import markdown_text, to_markdown
 from klcli.report.tables.table import Form, Row, Table, columns, fraction, show, signed, significant
