@@ -257,7 +257,8 @@ def test_no_other_process_writes_while_a_database_is_copied(other: Path, monkeyp
 
     monkeypatch.setattr(shutil, "copyfileobj", copied)
     database = Database(other, is_copied=True)
-    folder = database.file.parent
+    assert database.copy is not None
+    folder = database.copy.file.parent
     assert locked == [True]
     assert not is_locked(other)
     database.close()
