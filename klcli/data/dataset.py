@@ -118,7 +118,7 @@ def split(dataset: Dataset, config: SplitConfig) -> Splits:
     """Divide the data set and standardise by the training split. Raises ConfigError, as `sizes`, for too few images."""
     files = np.arange(len(dataset.images)).reshape(FILES, -1)  # the rows of each batch file
     sizes = config.sizes(files.shape[1])
-    numbers = (config.batches, sorted(config.validation_batches), [FILES])
+    numbers = (config.batches, [*config.validation_batches], [FILES])
     train, validation, test = (files[[batch - 1 for batch in part]].reshape(-1) for part in numbers)
     if not config.validation_batches:
         chosen = np.arange(len(train) - config.validation, len(train))

@@ -35,6 +35,7 @@ class SplitConfig(Settings):
             batches = getattr(self, name)
             twice = f"--{name.replace('_', '-')} {listed(batches)}: a batch file is named twice, name each once"
             require(len(set(batches)) == len(batches), twice)
+            object.__setattr__(self, name, tuple(sorted(batches)))  # equal divisions are equal settings
         both = sorted(set(self.train_batches) & set(self.validation_batches))
         require(not both, f"--validation-batches {listed(both)}: these are also training batches, name each once")
         unused = f"--validation-batches {listed(self.validation_batches)}: no batch file is left to train on, omit one"
@@ -42,11 +43,13 @@ class SplitConfig(Settings):
         whole = "--validation-batches takes whole batch files, nothing is drawn, omit one"
         is_drawn = self.split_seed is not None and bool(self.validation_batches)
         require(not is_drawn, f"--split-seed {self.split_seed}: {whole}")
+        if len(self.train_batches) == FILES - 1 - len(self.validation_batches):
+            object.__setattr__(self, "train_batches", ())  # all that are left, the default
 
     @property
     def batches(self) -> list[int]:
         """The training batch files, in ascending order."""
-        return sorted(self.train_batches or {*range(1, FILES)} - {*self.validation_batches})
+        return [*self.train_batches] or sorted({*range(1, FILES)} - {*self.validation_batches})
 
     def sizes(self, per_file: int = PER_FILE) -> tuple[int, int, int]:
         """Return the numbers of training, validation and test images, with `per_file` images in a batch file.

@@ -153,6 +153,28 @@ def test_a_stored_command_with_an_option_without_effect_can_be_resumed(here: Klc
     assert f"Study {study.id}" in again.stdout
 
 
+def test_runs_on_the_same_batch_files_are_compared_in_whatever_order_they_were_typed(
+    here: Klcli, rows: Rows, tmp_path: Path
+) -> None:
+    tiny = ("--data", "synthetic", "--hidden", "5", "--subset", "200", "--step-size", "2", "--cycles", "1")
+    for files in (["2", "1"], ["1", "2"]):
+        succeeded(here("train", *tiny, "--train-batches", *files, "--repeats", "2"))
+    assert "different images" not in succeeded(here("report", "--run", "1", "--run", "3")).stdout
+    assert len(json.loads(succeeded(here("report", "--json")).stdout)["runs"]) == 4
+    succeeded(here("evaluate", "2", "3", "--ensemble"))
+    # As an older klcli stored them, and was killed.
+    for table, column in (("studies", "settings"), ("runs", "config")):
+        typed = f"replace({column}, '\"train_batches\": [1, 2]', '\"train_batches\": [2, 1]')"
+        change(tmp_path, f"UPDATE {table} SET {column} = {typed}")
+    assert json.loads(rows("runs")[3]["config"])["split"]["train_batches"] == [2, 1]
+    change(tmp_path, "UPDATE studies SET state = 'running' WHERE id = 2")
+    change(tmp_path, "UPDATE runs SET state = 'interrupted' WHERE id = 4")
+    for files in (["1", "2"], ["2", "1"]):
+        again = succeeded(here("train", *tiny, "--train-batches", *files, "--repeats", "2", "--resume", "last"))
+        assert "Study 2" in again.stdout
+    assert [run["state"] for run in rows("runs")] == ["complete"] * 4
+
+
 @pytest.mark.parametrize(
     "options",
     [
