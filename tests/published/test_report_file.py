@@ -14,6 +14,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Study
 from klcli.store.studies import PLAN_SHA256, TEXT
 from klcli.training.budget import budget_of
+from tests.published.documentation import PAGE
 
 # The rows of the reports' tables and figures, written down by hand, each with how many numbers it publishes.
 ROWS = {
@@ -187,6 +188,19 @@ def test_settings_follow_the_reports() -> None:
     assert best is not None
     assert (best.lam, best.split.train_batches, best.split.validation) == (6.861844223554064e-05, (), 1100)
     assert {line.config.split for line in report("a3-2021").lines if line.config} == {SplitConfig(split_seed=0)}
+
+
+def test_a_stronger_division_of_the_images_replaces_the_weaker_one_as_a_whole() -> None:
+    """As the page says, and report 002 needs: its best network trains on all files, not on the common one."""
+    assert "`split`, for the division of the images, is one setting" in " ".join(PAGE.split())
+    row = '{ row = "9-1", test_accuracy = 0.5'
+    text = f"""{HEAD}[common]\nsplit = {{ train_batches = [1], validation = 700 }}
+[[experiments]]\nname = "a"\nrows = [{row} }}, {row}, lam = 0.1, split = {{ subset = 90 }} }}]
+[[experiments]]\nname = "b"\nconfig = {{ split = {{ validation_batches = [2] }} }}\nrows = [{row} }}]"""
+    divided = [line.config.split for line in parse("r", text).lines if line.config]
+    assert divided == [
+        SplitConfig(train_batches=(1,), validation=700), SplitConfig(subset=90), SplitConfig(validation_batches=(2,))
+    ]  # fmt: skip
 
 
 def test_what_is_strange_says_why() -> None:
