@@ -274,6 +274,12 @@ SEARCH = (
     'rows = [{ row = "7-1", lam = 0.1, test_accuracy = 0.5 }, { row = "7-1", hidden = [9], test_accuracy = 0.5 }]\n'
 )
 
+NORMAL = 'config = { initializer = "normal" }\n'
+OF_SIGMA, OF_SIZE, OF_NORMAL = (
+    f'rows = [{{ row = "7-1", {own}, test_accuracy = 0.5 }}]\n'
+    for own in ("sigma = 0.1", "batch_size = 100", 'initializer = "normal", sigma = 0.1')
+)
+
 
 @pytest.mark.parametrize(
     ("body", "line", "words"),
@@ -313,6 +319,13 @@ SEARCH = (
         ),
         (SEARCH + '[experiments.variant]\nname = "v"\nconfig = { sigma = 1 }', 10, "experiments 1, variant: sigma 1"),
         (SEARCH + '[experiments.variant]\nname = "v"\nconfig = { initializer = "normal" }', 10, "needs sigma"),
+        # The trainings of `lambdas` have the settings of no row.
+        (f"lambdas = [1]\n{NORMAL}{OF_SIGMA}", 7, "experiments 1: initializer normal needs sigma"),
+        (f"lambdas = [1]\nconfig = {{ batch_size = 45001 }}\n{OF_SIZE}", 7, "experiments 1: batch_size 45001: larger"),
+        (f'lambdas = [1]\n{OF_NORMAL}[experiments.variant]\nname = "v"\nconfig = {{ sigma = 1 }}', 11,
+         "experiments 1, variant: sigma 1"),
+        (f'{NORMAL}{OF_SIGMA}[experiments.variant]\nname = "v"\nlambdas = [1]', 9,
+         "experiments 1, variant: initializer normal needs sigma"),
         (
             SEARCH + '[[gradient_checks]]\nname = "g"\nconfig = {}\nlambdas = [0, 1]\nrepeats = 2\n'
             'rows = [{ row = "7-1", max_absolute = 1 }]',
@@ -324,6 +337,14 @@ SEARCH = (
 def test_keys_that_contradict_each_other(body: str, line: int, words: str) -> None:
     found = named(HEAD + body)
     assert [one for one in found if one.startswith(f"{line}: ") and words in one], found
+
+
+def test_the_trainings_of_lambdas_may_need_a_setting_that_no_row_does() -> None:
+    """And a sound variant makes the settings of its experiment sound for its own lambdas."""
+    row = 'rows = [{ row = "7-1", batch_norm = false, test_accuracy = 0.5 }]\n'
+    assert named(f"{HEAD}config = {{ batch_norm = true, bn_momentum = 0.5 }}\nlambdas = [1]\n{row}") == []
+    variant = '[experiments.variant]\nname = "v"\nlambdas = [1]\nconfig = { sigma = 0.2 }'
+    assert named(f"{HEAD}{NORMAL}{OF_SIGMA}{variant}") == []
 
 
 def test_a_quirk_needs_an_effect_on_one_training_of_an_experiment() -> None:

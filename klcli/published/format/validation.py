@@ -152,15 +152,18 @@ class _Checker:
 
     def _numbers(self, path: Path, table: Row, common: Row) -> list[str]:
         """Check the settings and rows of an experiment or of a gradient check; return the names of the rows."""
-        kind, names, otherwise = str(path[0]), list[str](), Row()
+        kind, names = str(path[0]), list[str]()
         seen = dict[Hashable, Path]()  # the first place of each number
         is_check, of_table, of_variant = kind == "gradient_checks", (*path, "config"), (*path, "variant", "config")
         own = self._sound(of_table, table.get("config", {}))
         layers: dict[Path, Row] = {("common",): common, of_table: own}  # of settings, the strongest last
-        if "variant" in table:
-            variant = self._sound((*path, "variant"), table["variant"], VARIANT, "key")
-            otherwise = self._sound(of_variant, variant.get("config", {}))
+        variant = self._sound((*path, "variant"), table["variant"], VARIANT, "key") if "variant" in table else {}
+        otherwise = self._sound(of_variant, variant.get("config", {}))
         config = self._config(of_table, layers) if is_check else None
+        if not is_check and "lambdas" in table:  # these trainings have the settings of no row
+            self.is_whole &= self._config((*path, "lambdas"), layers) is not None
+        if "lambdas" in variant or ("lambdas" in table and otherwise):
+            self._config(of_variant, layers | {of_variant: otherwise})
         known, what = (ROWS[kind], "key") if is_check else ({**ROWS[kind], **TRAINING}, "setting or number")
         numbers = [*(ERRORS if is_check else RESULTS)]
         for here, row in self._tables((*path, "rows"), table.get("rows", [])):
