@@ -259,8 +259,9 @@ def test_addresses_and_checksums_that_are_none(site: Site, empty_machine: Path) 
     # The discard port: nothing listens.
     for url in ("http://127.0.0.1:9/x.tar.gz", "file:///nowhere/x.tar.gz", "http://"):
         assert "cannot be reached (" in refusal(url, empty_machine)
-    for url in ("/tmp/x.tar.gz", "ftp://host/x.tar.gz", "", "http://[bad", "https://[::1/x.tar.gz"):
-        assert "https://" in refusal(url, empty_machine, kind=ConfigError)
+    addresses = "/tmp/x.tar.gz", "ftp://host/x.tar.gz", "", "http://[bad", "https://[::1/x.tar.gz"
+    for url in (*addresses, "file:", "file://x.tar.gz", "file://folder/x.tar.gz"):  # two slashes begin a host
+        assert refusal(url, empty_machine, kind=ConfigError).endswith("with https://, http:// or file:///")
     for md5 in ("", "abc", "g" * 32, "official "):
         assert repr(md5) in refusal("http://x/y", empty_machine, md5, kind=ConfigError)
 

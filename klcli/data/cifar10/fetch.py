@@ -115,9 +115,10 @@ def _split(url: str) -> tuple[str, str]:
     """Return scheme and path of an address. Raises ConfigError unless it can be downloaded."""
     with contextlib.suppress(ValueError):  # of half an IPv6 address in brackets
         parts = urlsplit(url)
-        if parts.scheme in ("http", "https", "file") and url.isprintable():
+        is_file = parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path
+        if (is_file or parts.scheme in ("http", "https")) and url.isprintable():
             return parts.scheme, parts.path
-    raise ConfigError(f"--url '{path_text(url)}' is not a URL: start it with https://, http:// or file://")
+    raise ConfigError(f"--url '{path_text(url)}' is not a URL: start it with https://, http:// or file:///")
 
 
 def _file_name(url: str) -> str:
