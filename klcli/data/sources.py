@@ -99,7 +99,7 @@ def usual_places() -> Iterator[Path]:
     # The archive of `klcli data fetch` precedes a folder beside it, which may be the damaged one that it replaces.
     yield from (cache / layout.archive for layout in LAYOUTS)
     # torchvision accepts any root; its examples and most programs use these.
-    roots = [cache, Path(), *map(Path, ("data", "datasets", "Datasets"))]
+    roots = [cache, Path(), *map(Path, ("data", "datasets", "Datasets", CIFAR10))]
     if home.is_absolute():
         torch = home / ".cache" / "torch"
         roots += [home / "data", home / "datasets", Path(os.environ.get("TORCH_HOME") or torch), torch / "datasets"]

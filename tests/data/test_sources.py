@@ -176,12 +176,14 @@ def test_the_cache_of_keras(put: Put, cifar: Cifar, tmp_path: Path, monkeypatch:
     assert open_dataset(None).source == str(place)
 
 
-@pytest.mark.parametrize("folder", ["data", "datasets", "Datasets/cifar-10-batches-mat"])
+@pytest.mark.parametrize(
+    "folder", ["data", "datasets", "Datasets/cifar-10-batches-mat", "cifar10", "cifar10/cifar-10-batches-bin"]
+)
 def test_the_folders_of_a_course(put: Put, cifar: Cifar, tmp_path: Path, folder: str) -> None:
-    """The batch files directly in ./data, or Matlab's in ./Datasets."""
+    """The batch files directly in ./data, Matlab's in ./Datasets, or the root="cifar10" of a program of torchvision."""
     place = tmp_path / "here" / folder
     shutil.copytree(cifar.matlab if folder.endswith("mat") else cifar.binary, place)
-    assert open_dataset(None).source == str(place)
+    assert open_dataset(None).source == open_dataset("cifar10").source == str(place)
 
 
 @pytest.mark.skipif(os.name != "posix" or sys.platform == "darwin", reason="other systems refuse such a name")
