@@ -32,6 +32,7 @@ class Site:
     ranges: bool = True
     stop_after: int | None = None  # bytes of an answer, after which the connection is closed
     status: int = 200
+    kind: str = "application/gzip"  # the Content-Type
     url: str = ""
     asked: list[str | None] = field(default_factory=list)  # the Range header of each request
 
@@ -42,6 +43,7 @@ class Site:
         body = self.content[start:]
         status = self.status if self.status != 200 else 416 if not body else 206 if start else 200
         request.send_response(status)
+        request.send_header("Content-Type", self.kind)
         if start:
             given = f"{start}-{len(self.content) - 1}" if body else "*"
             request.send_header("Content-Range", f"bytes {given}/{len(self.content)}")
@@ -159,6 +161,20 @@ def test_any_part_is_completed(site: Site, official: str, empty_machine: Path, r
     assert fetch(site.url, empty_machine, quiet).md5 == official
     assert len(site.asked) == requests
     assert left_in(empty_machine) == [NAME]
+
+
+def test_a_login_page_leaves_the_part(site: Site, official: str, empty_machine: Path) -> None:
+    """As a network answers in the place of the server, until someone has logged in."""
+    archive, begun = site.content, site.content[:1000]
+    empty_machine.mkdir()
+    (empty_machine / PART).write_bytes(begun)
+    site.content, site.ranges, site.kind = b"<html>please log in</html>", False, "text/html; charset=utf-8"
+    message = refusal(site.url, empty_machine)
+    assert message.startswith(f"{site.url} answers with a web page: open it in a browser, then run it again")
+    assert (empty_machine / PART).read_bytes() == begun
+    site.content, site.ranges, site.kind = archive, True, "application/gzip"
+    assert fetch(site.url, empty_machine, quiet).md5 == official
+    assert site.asked == [f"bytes={len(begun)}-"] * 2
 
 
 @pytest.mark.parametrize("before", [b"", b"the beginning of something else, longer than the archive"])

@@ -153,6 +153,10 @@ def _download(url: str, part: Path, progress: Progress) -> None:
         cure = "check the connection and run it again, or give an archive that you have with --data PATH"
         raise DataError(f"{url} cannot be reached ({cause}): {cure}") from None
     continues = response.status == http.HTTPStatus.PARTIAL_CONTENT
+    again = "run it again, it continues where it stopped"
+    if done and not continues and response.headers.get_content_type() == "text/html":  # of a network's login
+        response.close()
+        raise DataError(f"{url} answers with a web page: open it in a browser, then {again}")
     done = done if continues else 0
     length = response.headers.get("Content-Length", "")
     total = done + int(length) if length.isdigit() else None
@@ -171,6 +175,5 @@ def _download(url: str, part: Path, progress: Progress) -> None:
             done += file.write(piece)
             progress(done, total)
     if failure:
-        advice = "run it again, it continues where it stopped"
-        raise DataError(f"the download of {url} was interrupted ({failure}): {advice}")
+        raise DataError(f"the download of {url} was interrupted ({failure}): {again}")
     return None
