@@ -150,7 +150,7 @@ def _download(url: str, part: Path, progress: Progress) -> None:
         raise DataError(f"{url} answers {reason}: check the address, or give another one with --url") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         cause = getattr(error, "reason", None) or str(error) or type(error).__name__
-        cure = "check the connection and run it again, or give an archive that you have with --data PATH"
+        cure = "check the connection and run it again, or name an archive that you have with --url file:///PATH"
         raise DataError(f"{url} cannot be reached ({cause}): {cure}") from None
     continues = response.status == http.HTTPStatus.PARTIAL_CONTENT
     done = done if continues else 0
