@@ -191,8 +191,7 @@ class Painter:
         [on, *_] = self._splits or ("test",)
         [trained] = trained_networks(self._store, run)
         if (dataset := self._datasets.get(run.dataset_sha256)) is None:
-            data = None if run.dataset == "synthetic" else self._data  # else --data names its images
-            dataset = self._datasets[run.dataset_sha256] = images_of(run, data, f"run {run.id}")
+            dataset = self._datasets[run.dataset_sha256] = images_of(run, self._data, f"run {run.id}")
         with pin_threads(run.threads):
             images = getattr(split(dataset, run.split).standardised(run.config.standardise), on)
             if run.study_id and OWN_STATISTICS in self._store.studies.get(run.study_id).settings.get("quirks", ()):
