@@ -54,8 +54,7 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
     if scheme == "file":
         with contextlib.suppress(OSError), open_regular(Path(url2pathname(path))):
             pass  # the check is that it is a regular file; other problems are found below
-    name = _file_name(url) or "archive"
-    part = destination / f"{name}.part"
+    part = destination / f"{_file_name(url) or 'archive'}.part"
     try:
         destination.mkdir(parents=True, exist_ok=True)
         with _alone(part):
@@ -69,7 +68,7 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
                     why = "it was damaged in transfer, is another archive, or is the login page of a network"
                     cure = "run it again, give another address with --url, or accept it with --no-verify"
                     raise DataError(f"{wrong}: {why}; {cure}")
-                dataset = read(locate(part, name))
+                dataset = read(locate(part, part.stem))
             except DataError as error:
                 with contextlib.suppress(OSError):
                     part.write_bytes(b"")  # resuming it would fail again

@@ -41,9 +41,9 @@ class Source:
 
 
 def locate(path: Path, name: str = "") -> Source:
-    """Return the set at an archive, or below a folder. Raises DataError: what is missing or was found instead.
+    """Return the set at an archive, of this `name` if it has another one yet, or below a folder.
 
-    A file that has been downloaded under another name had this `name`.
+    Raises DataError: what is missing or was found instead.
     """
     path, where = path.absolute(), path_text(path.absolute())
     try:
