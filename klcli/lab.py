@@ -201,10 +201,10 @@ class Lab:
         checkpoint: AnyPath | None = None, flips: bool | None = None, shifts: int | None = None,
         snapshots: bool = False,
     ) -> "evaluating.Predictions":  # fmt: skip
-        """Return the probability of every class for PNG or JPEG files of any size, by default of the best run.
+        """Return the probability of every class for PNG or JPEG files of up to 89 million pixels.
 
-        A `checkpoint`, the path of its file, needs neither a database nor images. The probabilities are averaged over
-        flips and shifts, by default those of the training, of at most 2 pixels.
+        By default, the best run classifies. A `checkpoint`, the path of its file, needs neither a database nor images.
+        The probabilities are averaged over flips and shifts, by default those of the training, of at most 2 pixels.
         """
         from klcli.procedures import evaluating
 

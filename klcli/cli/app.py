@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import sys
+import traceback
 from typing import Annotated, NoReturn
 
 import typer
@@ -68,7 +69,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         loss = streams.loss()
     except Exception as error:
         if "--debug" in arguments:
-            raise
+            traceback.print_exc()
         sys.exit(_explain(error))
     # The reader of a pipe, for example `head`, may have enough; Windows calls that EINVAL.
     if loss is not None and loss.errno not in (errno.EPIPE, errno.EINVAL):

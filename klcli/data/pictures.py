@@ -1,4 +1,4 @@
-"""Read picture files of any size as 32 x 32 images, the input of the networks."""
+"""Read picture files as 32 x 32 images, the input of the networks."""
 
 import warnings
 from contextlib import suppress

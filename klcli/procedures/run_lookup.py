@@ -80,15 +80,20 @@ def images_of(run: Run, data: str | None, asked: str, *shown: Callable[..., Any]
     """
     from klcli.data.sources import open_dataset
 
-    dataset = open_dataset(place_of(run) if data is None else data, *shown)
+    dataset = open_dataset(place_of(run, data), *shown)
     if dataset.sha256 != run.dataset_sha256:
         found = f"those of {dataset.source} have {dataset.sha256[:8]}, name the right ones with --data"
         raise DataError(f"{asked}: its images had sha256 {run.dataset_sha256[:8]}, {found}")
     return dataset
 
 
-def place_of(run: Run) -> str:
-    """Return the place of the images of a run, or their name if they are elsewhere now, as `--data` takes it."""
+def place_of(run: Run, data: str | None) -> str:
+    """Return the place of the images of a run, or their name if they are elsewhere now, as `--data` takes it.
+
+    It is `data` if given; the synthetic images are in no such place.
+    """
+    if data is not None and run.dataset != "synthetic":
+        return data
     place = path_of(run.dataset_source)
     return str(place) if place.is_absolute() and exists(place) else run.dataset
 

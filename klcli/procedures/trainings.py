@@ -46,7 +46,7 @@ def rerun(setup: Setup, which: str) -> Run:
     with setup.pinned(run.threads):
         setup.prepare_engine()
         dataset = setup.images(run, f"rerun {run.id}")
-        data = setup.data or place_of(run)
+        data = place_of(run, setup.data)
         command = run_command(run.config, data=data, threads=run.threads, db=setup.db)
         return _begin(replace(setup, command=command), run.config, dataset)
 

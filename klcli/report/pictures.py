@@ -107,7 +107,8 @@ class Painter:
         unfinished = "" if any(run.state == "complete" for run in view.runs) else ", without a complete run"
         each = " of each split" * (len(self._splits) > 1)
         many = f", with more than {self._most} curves{each}" if kind == "curves" and not unfinished else ""
-        cure = f"choose one of {others}" if others else "repeat its command with --resume"
+        completed = "wait for its end" if study.state == "running" else "repeat its command with --resume"
+        cure = f"choose one of {others}" if others else completed
         stage = f" ({study.stage})" if study.stage else ""
         words = {
             "lambda": f"a lambda search{stage}",
@@ -190,8 +191,7 @@ class Painter:
         [on, *_] = self._splits or ("test",)
         [trained] = trained_networks(self._store, run)
         if (dataset := self._datasets.get(run.dataset_sha256)) is None:
-            data = None if run.dataset == "synthetic" else self._data  # else --data names its images
-            dataset = self._datasets[run.dataset_sha256] = images_of(run, data, f"run {run.id}")
+            dataset = self._datasets[run.dataset_sha256] = images_of(run, self._data, f"run {run.id}")
         with pin_threads(run.threads):
             images = getattr(split(dataset, run.split).standardised(run.config.standardise), on)
             if run.study_id and OWN_STATISTICS in self._store.studies.get(run.study_id).settings.get("quirks", ()):

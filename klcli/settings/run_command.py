@@ -1,6 +1,7 @@
 """Run command: the command line that trains one run of a study alone, the whole study, or the rest of it."""
 
 import os
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from klcli.settings.train_config import TrainConfig
 from klcli.text import command_text, user_path
 
 DEFAULT_DATABASE = Path("results/klcli.db")  # in the working directory, unless --db or KLCLI_DB names another
+# Before a `--`, which is not within quotes, and the arguments behind it.
+_ARGUMENTS = re.compile(r"""(?= -- (?:[^'"]|'[^']*'|"[^"]*")*$)""")
 OF_SEARCH: dict[str, Any] = {"batch_norm": True, "step_epochs": 2.0}  # own defaults of `klcli search-lambda`
 
 
@@ -26,7 +29,7 @@ def database_option(db: Path) -> list[str]:
 def in_database(command: str, db: Path) -> str:
     """Return a command with `db` if it names no database; that of a study may have been merged into this one."""
     is_silent = command.startswith("klcli ") and "--db" not in command
-    return f"{command} {command_text(database_option(db))}".rstrip() if is_silent else command
+    return _with_options(command, database_option(db)) if is_silent else command
 
 
 def run_command(
@@ -55,4 +58,9 @@ def resuming_command(command: str, kind: str) -> str:
         return command
     if command.startswith("Lab("):
         return f"{command[:-1]}, resume=True)"
-    return f"{command} --resume{' last' if kind == 'repeats' else ''}"
+    return _with_options(command, ["--resume", *["last"] * (kind == "repeats")])
+
+
+def _with_options(command: str, options: Sequence[str]) -> str:
+    words, *arguments = _ARGUMENTS.split(command, maxsplit=1)
+    return " ".join(filter(None, [words, command_text(options)])) + "".join(arguments)

@@ -87,11 +87,23 @@ def test_unknown_words_get_a_suggestion(here: Klcli, refused: Refused, args: lis
     refused(here(*args), 2, *named)
 
 
-def test_debug_shows_the_traceback(klcli: Klcli) -> None:
-    done = klcli("train", "--data", "/no/such/folder", "--debug")
-    assert done.returncode not in (0, None)
-    assert "Traceback" in done.stderr
-    assert "DataError" in done.stderr
+@pytest.mark.parametrize(
+    ("options", "code", "kind"),
+    [
+        (["--data", "/no/such/folder"], 3, "DataError"),
+        (["--subset", "0"], 2, "ConfigError"),
+        (["--no-such-option"], 2, "NoSuchOption"),
+        ([*TINY[:-2], "--epochs", "1", "--eta-max", "1e30"], 6, "Diverged"),
+    ],
+)
+def test_debug_shows_the_traceback(klcli: Klcli, options: list[str], code: int, kind: str) -> None:
+    """And keeps the exit code and the line, for scripts that read them."""
+    quiet, debug = klcli("train", *options, "--db", "a.db"), klcli("train", *options, "--db", "b.db", "--debug")
+    assert (quiet.returncode, debug.returncode) == (code, code)
+    assert "Traceback" in debug.stderr
+    assert kind in debug.stderr
+    assert debug.stderr.splitlines()[-1] == quiet.stderr.splitlines()[-1]
+    assert debug.stderr.splitlines()[-1].startswith("klcli: ")
 
 
 def test_nothing_slow_is_imported_for_the_version() -> None:

@@ -228,6 +228,30 @@ def test_a_run_is_resumed_on_its_own_images_whatever_happened_to_the_copy(
 
 
 @pytest.mark.slow
+def test_images_in_another_place_beside_the_synthetic_ones(
+    here: Klcli, refused: Refused, whole: Path, tmp_path: Path, rows: Rows
+) -> None:
+    """No `--data` names the images of both runs, of which only the first ones can be in another place."""
+    before, now = tmp_path / "before", tmp_path / "now"
+    shutil.copytree(whole, before)
+    for data in (str(before), "synthetic"):
+        succeeded(here("train", "--data", data, "--subset", "200", "--hidden", "5", "--epochs", "1"))
+    before.rename(now)
+    succeeded(here("evaluate", "1", "2", "--data", str(now)))
+    for row, run in zip(rows("evaluations"), rows("runs"), strict=True):
+        assert (row["test_accuracy"], row["test_loss"]) == (run["test_accuracy"], pytest.approx(run["test_loss"]))
+    succeeded(here("report", "--run", "1", "2", "--plot", "confusion", "--data", str(now)))
+    for run in ("1", "2"):
+        done = succeeded(here("runs", "rerun", run, "--data", str(now)))
+        assert done.stdout.endswith(f" has the same bits as run {run}\n")
+    assert [row["command"].partition("--data ")[2] for row in rows("runs")[2:]] == [str(now), "synthetic"]
+    for command in (("evaluate", "1", "2"), ("report", "--run", "1", "2", "--plot", "confusion")):
+        done = here(*command, "--data", "synthetic", "--quiet")
+        assert done.returncode == 3
+        assert "run 1: its images had sha256 " in done.stderr
+
+
+@pytest.mark.slow
 def test_no_command_uses_a_damaged_copy(here: Klcli, refused: Refused, whole: Path, cache: Path, rows: Rows) -> None:
     folder = cache.parent / "set"
     shutil.copytree(whole, folder)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from command import Klcli, Refused, Rows, cells, change, succeeded
 
+from klcli.store.locks import Locks
+
 pytestmark = pytest.mark.usefixtures("unrendered")
 
 
@@ -268,7 +270,14 @@ def test_a_study_that_fine_cannot_go_on_from(here: Klcli, refused: Refused, tmp_
     assert here(*SEARCH, "--coarse").returncode == 0
     refused(here(*quiet, "--fine", "--hidden", "10"), 2, "study 4", "hidden 20 (here 20 10)")
     change(tmp_path, "UPDATE studies SET state = 'interrupted' WHERE id = 4")
-    refused(here(*quiet, "--fine", "--from", "4"), 2, "--from 4", "interrupted", "--resume")
+    refused(here(*quiet, "--fine", "--from", "4"), 2, "--from 4", "interrupted", "with --resume first")
+    locks = Locks(tmp_path / "results/locks")
+    owner = locks.take()  # of a process that trains it
+    change(tmp_path, "UPDATE studies SET state = 'running' WHERE id = 4")
+    change(tmp_path, "UPDATE runs SET state = 'running', owner = ? WHERE study_id = 4", values=[owner])
+    done = here(*quiet, "--fine", "--from", "4")
+    assert (done.returncode, done.stderr) == (2, "klcli: --from 4: this study is running, wait for its end\n")
+    locks.release(owner)
 
 
 def test_stages_that_were_trained_otherwise_are_not_mixed_in_silence(here: Klcli) -> None:

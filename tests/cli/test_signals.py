@@ -43,6 +43,16 @@ def _wait_for_epoch(process: "subprocess.Popen[str]", epoch: int) -> None:
     pytest.fail("the training ended before it was interrupted")
 
 
+def test_debug_keeps_the_exit_code_of_a_signal(start: Start) -> None:
+    process = start(*ENDLESS, "--debug", program=KLCLI)
+    _wait_for_epoch(process, 1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("klcli: interrupted: run 1 keeps its ")
+
+
 @pytest.mark.parametrize(
     ("signum", "code", "word"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")],

@@ -13,6 +13,7 @@ from thinning import mostly_slow
 from klcli.published.reproduction import stored_reproduction
 from klcli.report.pictures import _stem
 from klcli.report.plots.reproductions import pictures
+from klcli.store.locks import Locks
 from klcli.store.store import Store
 
 SMALL = ("--data", "synthetic", "--subset", "200", "--jobs", "1", "--quiet", "--repeats", "2")
@@ -178,6 +179,13 @@ def test_a_study_without_a_complete_run_says_so(here: Klcli, studies: Path, refu
         "a reproduction of a3-2021, decay of W1 halved, without a complete run; repeat its command with --resume"
         in refused(here("report", "--study", "3", "--plot", "curves"), 2)
     )
+    locks = Locks(studies / "results/locks")
+    owner = locks.take()  # of a process that trains it
+    change(studies, "UPDATE studies SET state = 'running' WHERE id = 3")
+    change(studies, "UPDATE runs SET state = 'running', owner = ? WHERE study_id = 3", values=[owner])
+    done = here("report", "--study", "3", "--plot", "curves")
+    assert done.stderr.endswith("decay of W1 halved, without a complete run; wait for its end\n")
+    locks.release(owner)
 
 
 def test_the_curves_of_a_figure_are_the_stored_evaluations(studies: Path) -> None:

@@ -89,6 +89,8 @@ def test_adam_with_the_rates_of_sgd_is_warned_of_with_the_cure(here: Klcli, comm
         (["train", "--preset", "quick", "--no-bn", "--bn-position", "after"], ["--bn-position after", "add --bn"]),
         (["search-lambda", "--no-bn", "--bn-position", "after"], ["--bn-position after", "add --bn"]),
         (["train", "--executor", "tcp://host:1"], ["--executor tcp://host:1", "--repeats 2"]),
+        (["train", "--jobs", "4"], ["--jobs 4: a single training", "--repeats 2"]),
+        (["train", "--resume", "last", "-j", "2"], ["--jobs 2: a single training", "--repeats 2"]),
         (["search-lambda", "-j", "2", "--executor", "tcp://host:1"], ["--jobs 2: no effect", "--executor"]),
         (["train", "--whitening-eps", "3"], ["--whitening-eps 3", "--whitening N"]),
         (

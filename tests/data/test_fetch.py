@@ -251,15 +251,19 @@ def test_another_archive_can_be_accepted(cifar: Cifar, site: Site, empty_machine
         ({"../../evil": b"", "/abs/evil": b""}, "holds no CIFAR-10"),
         ({"x/data_batch_1.bin": b"short"}, "data_batch_1.bin in file://"),
         ({f"../{name}": b"short" for name in BINARY.batch_files}, "has 5 bytes"),
-        (None, "is not a .tar.gz archive but a web page"),
+        ("<html>Welcome to the hotel, please log in", "is not a .tar.gz archive but a web page"),
+        ('{"error": "quota exceeded"}', "is not an archive that klcli can read, or a damaged one: "),
     ],
 )
-def test_what_is_no_data_set_leaves_the_old_one(empty_machine: Path, cifar: Cifar, files, named: str) -> None:
+def test_what_is_no_data_set_leaves_the_old_one(
+    empty_machine: Path, cifar: Cifar, files: dict[str, bytes] | str, named: str
+) -> None:
     empty_machine.mkdir()
     (empty_machine / NAME).write_text("mine")
     archive = cifar.root / "evil.tar.gz"
-    archive.write_text("<html>Welcome to the hotel, please log in")
-    if files is not None:
+    if isinstance(files, str):
+        archive.write_text(files)
+    else:
         tar_gz(archive, files)
     message = refusal(archive.as_uri(), empty_machine, None)
     assert named in message
@@ -274,7 +278,9 @@ def test_addresses_and_checksums_that_are_none(site: Site, empty_machine: Path) 
     assert left_in(empty_machine) == []
     # The discard port: nothing listens.
     for url in ("http://127.0.0.1:9/x.tar.gz", "file:///nowhere/x.tar.gz", "http://"):
-        assert "cannot be reached (" in refusal(url, empty_machine)
+        message = refusal(url, empty_machine)
+        assert "cannot be reached (" in message
+        assert "--url file:///PATH" in message  # `klcli data fetch` has no --data
     addresses = "/tmp/x.tar.gz", "ftp://host/x.tar.gz", "", "http://[bad", "https://[::1/x.tar.gz"
     for url in (*addresses, "file:", "file://x.tar.gz", "file://folder/x.tar.gz"):  # two slashes begin a host
         assert refusal(url, empty_machine, kind=ConfigError).endswith("with https://, http:// or file:///")

@@ -93,6 +93,25 @@ def test_the_command_of_a_merged_study_names_its_new_database(
     assert in_database("Lab('a.db').repeat(TrainConfig(), 3)", Path(db)) == "Lab('a.db').repeat(TrainConfig(), 3)"
 
 
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        (["--only", "T2"], ["--", "a3-2024"]),
+        (["--only", "T2"], ["--", "my reports/it's.toml", "a3-2024"]),
+        (["--data", "a -- b", "--only", "T2"], ["--", "a -- b"]),
+        (["--data", "it's -- b", "--only", "T2"], ["--", "a3-2024"]),
+        (["--data", "a -- b"], []),
+        (["--data", "it's -- b"], []),
+        (["a3-2024"], []),
+    ],
+)
+def test_what_is_added_to_a_command_is_no_argument(options: list[str], arguments: list[str]) -> None:
+    """Behind a `--`, `--resume` and `--db` were taken for names of reports."""
+    command = command_text(["klcli", "reproduce", *options, *arguments])
+    added = resuming_command(in_database(command, Path("b.db")), "reproduce")
+    assert shlex.split(added) == ["klcli", "reproduce", *options, "--db", "b.db", "--resume", *arguments]
+
+
 def test_settings_that_a_network_does_not_use_are_not_in_its_command() -> None:
     """A sweep gives its options of BN to the networks without BN, too."""
     split = SplitConfig(validation=9, validation_batches=(2,))

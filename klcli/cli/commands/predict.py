@@ -19,7 +19,7 @@ SHIFTS_HELP = "Also average over the picture shifted by N pixels to its four sid
 @invoked("data", "db")
 def predict(
     ctx: typer.Context,
-    pictures: Annotated[list[Path], argument("IMAGE...", "PNG or JPEG files of any size.")],
+    pictures: Annotated[list[Path], argument("IMAGE...", "PNG or JPEG files of up to 89 million pixels.")],
     run: str | None = setting(
         None, PREDICTION, "Use the network of this run; the best one if omitted.", metavar="RUN|last|best"
     ),

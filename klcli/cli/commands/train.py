@@ -59,6 +59,8 @@ def train(
     require(not is_study or resume in (None, "last"), number)
     alone = f"--executor {invocation.executor}: a single training has no use for workers, give --repeats 2 or more"
     require(is_study or invocation.executor is None, alone)
+    alone = f"--jobs {invocation.jobs}: a single training has no stacks to divide, give --repeats 2 or more"
+    require(is_study or invocation.jobs in (None, 1), alone)  # with 1, it leaves the other cores free
     if is_study:
         study = lab.repeat(config, invocation.repeats, vary=invocation.vary, resume=resume is not None)
         _show_repeats(invocation, study.id)

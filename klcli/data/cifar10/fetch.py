@@ -68,7 +68,7 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
                     why = "it was damaged in transfer, is another archive, or is the login page of a network"
                     cure = "run it again, give another address with --url, or accept it with --no-verify"
                     raise DataError(f"{wrong}: {why}; {cure}")
-                dataset = read(locate(part))
+                dataset = read(locate(part, part.stem))
             except DataError as error:
                 with contextlib.suppress(OSError):
                     part.write_bytes(b"")  # resuming it would fail again
@@ -150,7 +150,7 @@ def _download(url: str, part: Path, progress: Progress) -> None:
         raise DataError(f"{url} answers {reason}: check the address, or give another one with --url") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         cause = getattr(error, "reason", None) or str(error) or type(error).__name__
-        cure = "check the connection and run it again, or give an archive that you have with --data PATH"
+        cure = "check the connection and run it again, or name an archive that you have with --url file:///PATH"
         raise DataError(f"{url} cannot be reached ({cause}): {cure}") from None
     continues = response.status == http.HTTPStatus.PARTIAL_CONTENT
     again = "run it again, it continues where it stopped"

@@ -40,8 +40,11 @@ class Source:
         return [self.path / name for name in self.layout.batch_files] if self.layout else [self.path]
 
 
-def locate(path: Path) -> Source:
-    """Return the set at an archive, or below a folder. Raises DataError: what is missing or was found instead."""
+def locate(path: Path, name: str = "") -> Source:
+    """Return the set at an archive, of this `name` if it has another one yet, or below a folder.
+
+    Raises DataError: what is missing or was found instead.
+    """
     path, where = path.absolute(), path_text(path.absolute())
     try:
         if path.is_dir():
@@ -53,7 +56,7 @@ def locate(path: Path) -> Source:
                 what = f"is one batch file: give the folder that holds all {FILES}, {path_text(path.parent)}"
                 raise DataError(f"{where} {what}")
             if not is_archive(start):
-                raise DataError(f"{where} {cure_for_file(path.name, start)}")
+                raise DataError(f"{where} {cure_for_file(name or path.name, start)}")
             return Source(path)
     except OSError as error:
         raise unreadable(path, error) from None
