@@ -19,7 +19,7 @@ from klcli.data.dataset import Dataset, Splits, split
 from klcli.data.sources import NAMES, open_dataset
 from klcli.engine.network import Network
 from klcli.errors import ConfigError, DataError
-from klcli.files import temporary_folder
+from klcli.files import exists, temporary_folder
 from klcli.settings.sameness import stack_key
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
@@ -58,7 +58,7 @@ class WorkerChannel:
 
     def begin(self) -> None:
         """Look for the folder at once: it may be removed while the worker still prepares its images."""
-        self._has_seen_folder = self.folder.exists()
+        self._has_seen_folder = exists(self.folder)
 
     def on_update(self, step: int) -> None:
         """Report the step, at most once per PERIOD. Raises Stopped if the parent requests it."""
@@ -67,11 +67,11 @@ class WorkerChannel:
         if now < self._next:
             return
         self._next = now + PERIOD
-        exists = self.folder.exists()
+        is_there = exists(self.folder)
         # The parent removes the folder after a while, perhaps before a slow worker has read the stop request.
-        if (self.folder / STOP).exists() or (self._has_seen_folder and not exists) or _dropped_by_dask():
+        if exists(self.folder / STOP) or (self._has_seen_folder and not is_there) or _dropped_by_dask():
             raise Stopped
-        self._has_seen_folder = exists
+        self._has_seen_folder = is_there
         self._put(str(self.index), PROGRESS.pack(step, self._best))
 
     def _put(self, name: str, content: bytes) -> None:
@@ -87,7 +87,7 @@ class WorkerChannel:
     def put_result(self, result: TrainResult) -> None:
         """Hand over the result so far of a training that has one replica, unless the one before is not read yet."""
         now, file = time.monotonic(), self.folder / f"{self.index}.result"
-        if now < (self._next_result or 0.0) or file.exists() or not self.folder.exists():
+        if now < (self._next_result or 0.0) or exists(file) or not exists(self.folder):
             return
         self._next_result = now + RESULT_SECONDS
         self._put(file.name, pickle.dumps(replace(result, network=Network(result.network.layers))))
@@ -201,7 +201,7 @@ def splits_of(images: ImagesReference, division: SplitConfig) -> Splits:
     """Open the data set of a reference on this host and divide it. Raises DataError if it is a different one."""
     path = images.requested
     # Another host may have its images in another place.
-    is_here = path is None or path in NAMES or Path(path).exists()
+    is_here = path is None or path in NAMES or exists(Path(path))
     dataset = open_dataset(path if is_here else images.name)
     if dataset.sha256 != images.sha256:
         own, wanted = dataset.sha256[:8], images.sha256[:8]

@@ -1,5 +1,7 @@
 """Plans become stacks, stacks become outcomes; here in one process, with executors that fail on purpose."""
 
+import errno
+import os
 import pickle
 import threading
 import time
@@ -29,6 +31,7 @@ from klcli.studies.execution import (
     StackTask,
     WorkerChannel,
     execute,
+    splits_of,
     stacks,
     train_stack,
 )
@@ -137,6 +140,21 @@ def test_a_path_that_the_worker_does_not_have_is_replaced_by_its_own_images(
     [task, _] = tasks(updates=2)
     images = ImagesReference("/on/the/other/host/only", "synthetic", synthetic.sha256)
     assert len(train_stack(replace(task, images=images), WorkerChannel(tmp_path, 0)).results) == 4
+
+
+def test_a_path_that_only_another_user_may_see_is_replaced_by_the_own_images(
+    synthetic: Dataset, small_split: SplitConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = os.stat
+
+    def refuse(path: Any, *args: Any, **how: Any) -> os.stat_result:
+        if str(path) == str(tmp_path / "cifar"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, *args, **how)
+
+    monkeypatch.setattr("os.stat", refuse)  # chmod refuses nothing to the superuser
+    images = ImagesReference(str(tmp_path / "cifar"), "synthetic", synthetic.sha256)
+    assert len(splits_of(images, small_split).train.labels) == 300
 
 
 def test_a_worker_with_other_images_is_refused(tasks: Tasks, tmp_path: Path) -> None:
