@@ -240,7 +240,8 @@ def execute(
                     if result := channels[index].take_result():
                         tasks[index] = replace(tasks[index], snapshot=result.snapshot())
                         on_result(index, result)
-                for future in done:
+                # Outcomes before errors, so that an error loses no trained stack.
+                for future in sorted(done, key=lambda one: one.cancelled() or one.exception() is not None):
                     index = running.pop(future)
                     try:
                         outcome = future.result()

@@ -237,6 +237,16 @@ def test_a_defect_in_a_worker_is_raised(tasks: Tasks) -> None:
     assert len(executor.submitted) == 2
 
 
+def test_a_stack_that_is_done_is_yielded_before_the_defect_of_another(tasks: Tasks) -> None:
+    """Whichever future of a set comes first: it is in no order."""
+    failing = [RuntimeError("a defect"), "cancelled", BrokenProcessPool("killed")]
+    for endings in [[one, "done"] for one in failing] + [["done", one] for one in failing]:
+        outcomes = execute(tasks(), FailingExecutor(*endings, *failing))
+        assert next(outcomes).positions == tasks()[endings.index("done")].positions
+        with pytest.raises((RuntimeError, WorkersLost)):
+            next(outcomes)
+
+
 def test_outcomes_come_with_progress_and_leave_nothing_behind(tasks: Tasks, monkeypatch: Any, tmp_path: Path) -> None:
     monkeypatch.setattr(execution, "PERIOD", 0.0)
     monkeypatch.setattr(execution, "POLL_SECONDS", 0.01)
