@@ -257,6 +257,7 @@ def execute(
                             raise WorkersLost(f"{died} {len(tasks[index].configs)} networks, {cure}") from error
                         waiting.append(index)
                     else:
+                        tasks[index] = replace(tasks[index], snapshot=None)  # as large as a checkpoint
                         yield outcome
                 check()  # after the outcomes, so that Ctrl-C loses no trained stack
         finally:

@@ -5,10 +5,12 @@ import os
 import pickle
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from hypothesis import strategies as st
 
 import klcli
 from klcli.data.dataset import Dataset, Splits
+from klcli.engine.initializers import he
+from klcli.engine.network import build
 from klcli.errors import ConfigError, DataError
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
@@ -36,6 +40,7 @@ from klcli.studies.execution import (
     train_stack,
 )
 from klcli.studies.executors import WorkersLost
+from klcli.training.result import TrainResult
 from klcli.training.trainer import train
 
 Tasks = Callable[..., list[StackTask]]
@@ -245,6 +250,41 @@ def test_a_stack_that_is_done_is_yielded_before_the_defect_of_another(tasks: Tas
         assert next(outcomes).positions == tasks()[endings.index("done")].positions
         with pytest.raises((RuntimeError, WorkersLost)):
             next(outcomes)
+
+
+class HandingOver(ThreadPoolExecutor):
+    """Trains nothing; a worker hands over one state, and its training ends once the parent has it."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.taken = threading.Semaphore(0)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        task, channel = args
+
+        def work() -> StackOutcome:
+            network = build(6, [4], 3, initializer=partial(he, rng=np.random.default_rng(0)))
+            channel.put_result(TrainResult(task.configs[0], network))
+            assert self.taken.acquire(timeout=60)
+            return StackOutcome(task.positions, [], 0.0)
+
+        return super().submit(work)
+
+
+def test_a_state_that_was_handed_over_is_dropped_with_the_end_of_its_training(tasks: Tasks) -> None:
+    """One of the preset quick takes 15 MB, and a study can have hundreds."""
+    executor, arrays = HandingOver(), list[Any]()
+
+    def on_result(index: int, result: TrainResult) -> None:
+        if index == 0:
+            arrays.extend(map(weakref.ref, result.network.state().values()))
+        executor.taken.release()
+
+    outcomes = execute(tasks(), executor, on_result=on_result)
+    assert next(outcomes).positions == (0, 1, 2, 3)
+    assert len(arrays) == 4  # W and b of two layers
+    assert [array() is None for array in arrays] == [True] * 4
+    assert len(list(outcomes)) == 1
 
 
 def test_outcomes_come_with_progress_and_leave_nothing_behind(tasks: Tasks, monkeypatch: Any, tmp_path: Path) -> None:
