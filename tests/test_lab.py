@@ -281,6 +281,38 @@ def test_the_second_signal_of_a_training_meets_the_handler_of_the_program(lab: L
     assert lab.store.runs.get(1).state == "interrupted"
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="a handler of the C library, which has another name there")
+def test_a_signal_handler_of_a_program_that_embeds_python_stays(tmp_path: Path) -> None:
+    """Python knows that there is a handler set in C, as None, but cannot put it back."""
+    script = f"""
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+libc.signal({signal.SIGTERM:d}, ctypes.cast(libc._exit, ctypes.c_void_p))  # as before the start of Python
+for name in ("_signal", "signal"):
+    sys.modules.pop(name, None)
+import signal
+assert signal.getsignal(signal.SIGTERM) is None
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which the new import has taken for one in C, too
+from klcli import Lab, SplitConfig, TrainConfig
+from klcli.errors import Interrupted
+lab = Lab({str(tmp_path / "lab.db")!r}, data="synthetic")
+print(lab.train({SMALL!r}).state, flush=True)
+def interrupt(one):
+    os.kill(os.getpid(), signal.SIGINT)
+try:
+    lab.train({SMALL!r}, on_evaluation=interrupt)
+except Interrupted:
+    print(lab.run(-1).state, flush=True)
+os.kill(os.getpid(), signal.SIGTERM)
+print("not reached")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout.split(), done.stderr) == (["complete", "interrupted"], "")
+    assert done.returncode == signal.SIGTERM  # the handler calls _exit(15)
+
+
 class Cancelled(BaseException):
     """Like asyncio.CancelledError and pytest's Failed."""
 
