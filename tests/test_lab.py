@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import platform
 import signal
 import subprocess
 import sys
@@ -202,6 +203,22 @@ def test_a_second_core_helps_unless_there_is_one_job(
     lab = Lab(tmp_path / "lab.db", data="synthetic", **jobs)
     lab.train(SMALL, on_evaluation=lambda _: seen.append([one.name for one in threading.enumerate()]))
     assert {names.count("klcli helper") for names in seen} == {helpers}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="chooses one of the kernels of OpenBLAS for x86")
+def test_the_runs_of_a_study_hold_the_versions_of_the_processes_that_trained_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Dask worker on another host can have another processor, and thus other bits."""
+    lab = Lab(tmp_path / "lab.db", data="synthetic", jobs=2)
+    own = lab.train(SMALL).versions["blas"]
+    if "openblas" not in own:
+        pytest.skip("this NumPy has another BLAS")
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Nehalem")  # read when OpenBLAS is loaded: only by the workers
+    for run in lab.runs_of(lab.repeat(SMALL, 2)):
+        assert run.versions["blas"].split()[-1] == "Nehalem" != own.split()[-1]
+        assert json.loads(lab.store.runs.checkpoint(run).origin["versions"]) == run.versions
 
 
 def test_trainings_in_several_threads_have_the_blas_threads_of_their_lab(lab: Lab) -> None:

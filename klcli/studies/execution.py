@@ -26,7 +26,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.studies.executors import ProcessesExecutor, WorkersLost
 from klcli.text import user_path
 from klcli.training.blas_check import check_blas
-from klcli.training.environment import pin_threads
+from klcli.training.environment import environment, pin_threads
 from klcli.training.result import Snapshot, TrainResult
 from klcli.training.trainer import Quirk, train, train_chain
 
@@ -159,6 +159,7 @@ class StackOutcome:
     positions: tuple[int, ...]
     results: list[TrainResult]
     seconds: float
+    versions: dict[str, str]  # of the environment that trained it
 
 
 def stacks(plan: Sequence[TrainConfig]) -> list[tuple[int, ...]]:
@@ -193,7 +194,8 @@ def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
         else:
             results = train(task.configs, splits, on_evaluation=on_evaluation, snapshot=task.snapshot, **how)
     before = sum(metrics.seconds for metrics in task.snapshot.epochs) if task.snapshot else 0.0
-    return StackOutcome(task.positions, results, before + time.perf_counter() - started)
+    seconds = before + time.perf_counter() - started
+    return StackOutcome(task.positions, results, seconds, environment().versions)
 
 
 @lru_cache(maxsize=2)  # the stacks of a study share the splits, and the standardisation takes 0.2 s

@@ -196,7 +196,7 @@ class FailingExecutor(Executor):
         elif isinstance(ending, BaseException):
             future.set_exception(ending)
         else:
-            future.set_result(StackOutcome(task.positions, [], 0.0))
+            future.set_result(StackOutcome(task.positions, [], 0.0, {}))
         return future
 
 
@@ -266,7 +266,7 @@ class HandingOver(ThreadPoolExecutor):
             network = build(6, [4], 3, initializer=partial(he, rng=np.random.default_rng(0)))
             channel.put_result(TrainResult(task.configs[0], network))
             assert self.taken.acquire(timeout=60)
-            return StackOutcome(task.positions, [], 0.0)
+            return StackOutcome(task.positions, [], 0.0, {})
 
         return super().submit(work)
 
