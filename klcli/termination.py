@@ -118,8 +118,12 @@ def kept_from_children() -> Iterator[None]:
 
 
 def _obeyed() -> list[int]:
-    """Return the signals to obey; a shell lets a job in the background ignore SIGINT, which is obeyed all the same."""
-    return [signum for signum in SIGNALS if SIGNALS[signum] != "hung up" or signal.getsignal(signum) != signal.SIG_IGN]
+    """Return the signals to obey; a shell lets a job in the background ignore SIGINT, which is obeyed all the same.
+
+    Python could not put back a handler that is None: a program that embeds Python has set it in C.
+    """
+    left = {word: {None, signal.SIG_IGN} if word == "hung up" else {None} for word in WORDS.values()}
+    return [signum for signum, word in SIGNALS.items() if signal.getsignal(signum) not in left[word]]
 
 
 def _ignore(signums: list[int]) -> None:

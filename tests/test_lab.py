@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import platform
 import signal
 import subprocess
 import sys
@@ -204,6 +205,22 @@ def test_a_second_core_helps_unless_there_is_one_job(
     assert {names.count("klcli helper") for names in seen} == {helpers}
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="chooses one of the kernels of OpenBLAS for x86")
+def test_the_runs_of_a_study_hold_the_versions_of_the_processes_that_trained_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Dask worker on another host can have another processor, and thus other bits."""
+    lab = Lab(tmp_path / "lab.db", data="synthetic", jobs=2)
+    own = lab.train(SMALL).versions["blas"]
+    if "openblas" not in own:
+        pytest.skip("this NumPy has another BLAS")
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Nehalem")  # read when OpenBLAS is loaded: only by the workers
+    for run in lab.runs_of(lab.repeat(SMALL, 2)):
+        assert run.versions["blas"].split()[-1] == "Nehalem" != own.split()[-1]
+        assert json.loads(lab.store.runs.checkpoint(run).origin["versions"]) == run.versions
+
+
 def test_trainings_in_several_threads_have_the_blas_threads_of_their_lab(lab: Lab) -> None:
     """The first to end gave the others those of the program, and they were recorded as trained with them."""
     begun, ended, seen = threading.Event(), threading.Event(), []
@@ -279,6 +296,38 @@ def test_the_second_signal_of_a_training_meets_the_handler_of_the_program(lab: L
         signal.signal(signal.SIGTERM, before)
     assert seen == [signal.SIGTERM]
     assert lab.store.runs.get(1).state == "interrupted"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="a handler of the C library, which has another name there")
+def test_a_signal_handler_of_a_program_that_embeds_python_stays(tmp_path: Path) -> None:
+    """Python knows that there is a handler set in C, as None, but cannot put it back."""
+    script = f"""
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+libc.signal({signal.SIGTERM:d}, ctypes.cast(libc._exit, ctypes.c_void_p))  # as before the start of Python
+for name in ("_signal", "signal"):
+    sys.modules.pop(name, None)
+import signal
+assert signal.getsignal(signal.SIGTERM) is None
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which the new import has taken for one in C, too
+from klcli import Lab, SplitConfig, TrainConfig
+from klcli.errors import Interrupted
+lab = Lab({str(tmp_path / "lab.db")!r}, data="synthetic")
+print(lab.train({SMALL!r}).state, flush=True)
+def interrupt(one):
+    os.kill(os.getpid(), signal.SIGINT)
+try:
+    lab.train({SMALL!r}, on_evaluation=interrupt)
+except Interrupted:
+    print(lab.run(-1).state, flush=True)
+os.kill(os.getpid(), signal.SIGTERM)
+print("not reached")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout.split(), done.stderr) == (["complete", "interrupted"], "")
+    assert done.returncode == signal.SIGTERM  # the handler calls _exit(15)
 
 
 class Cancelled(BaseException):

@@ -268,7 +268,7 @@ class StudyProgress(Observer):
         self.bar.start_task(self._stacks[index])
         self.bar.update(self._stacks[index], completed=step, news=news, visible=visible)
         self._best = max(self._best, best)
-        done = sum(self.bar.tasks[stack].completed for stack in self._stacks)
+        done = sum(stack.completed for stack in self.bar.tasks[1:])
         news = f"best {self._best:.4f}" if self._best else ""
         self.bar.update(self._study, completed=done, news=news, left=self._forecast.words())
 

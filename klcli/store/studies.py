@@ -115,6 +115,10 @@ class Studies:
         """Record the results of a stack in one transaction; runs that were complete before stay as they are."""
         runs = [self._runs.get(run_id) for run_id in run_ids]
         results = {run.id: one for run, one in zip(runs, outcome.results, strict=True) if run.state == "running"}
+        with self._db.write() as db:  # before the checkpoints, which contain the versions
+            for run in runs:
+                if run.id in results and "later" not in run.versions:
+                    self._runs.update(db, run.id, {"versions": json.dumps(outcome.versions)})
         rows = {}
         for run_id, result in results.items():
             state, error = result.end

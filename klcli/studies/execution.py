@@ -19,14 +19,14 @@ from klcli.data.dataset import Dataset, Splits, split
 from klcli.data.sources import NAMES, open_dataset
 from klcli.engine.network import Network
 from klcli.errors import ConfigError, DataError
-from klcli.files import temporary_folder
+from klcli.files import exists, temporary_folder
 from klcli.settings.sameness import stack_key
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.executors import ProcessesExecutor, WorkersLost
 from klcli.text import user_path
 from klcli.training.blas_check import check_blas
-from klcli.training.environment import pin_threads
+from klcli.training.environment import environment, pin_threads
 from klcli.training.result import Snapshot, TrainResult
 from klcli.training.trainer import Quirk, train, train_chain
 
@@ -58,7 +58,7 @@ class WorkerChannel:
 
     def begin(self) -> None:
         """Look for the folder at once: it may be removed while the worker still prepares its images."""
-        self._has_seen_folder = self.folder.exists()
+        self._has_seen_folder = exists(self.folder)
 
     def on_update(self, step: int) -> None:
         """Report the step, at most once per PERIOD. Raises Stopped if the parent requests it."""
@@ -67,11 +67,11 @@ class WorkerChannel:
         if now < self._next:
             return
         self._next = now + PERIOD
-        exists = self.folder.exists()
+        is_there = exists(self.folder)
         # The parent removes the folder after a while, perhaps before a slow worker has read the stop request.
-        if (self.folder / STOP).exists() or (self._has_seen_folder and not exists) or _dropped_by_dask():
+        if exists(self.folder / STOP) or (self._has_seen_folder and not is_there) or _dropped_by_dask():
             raise Stopped
-        self._has_seen_folder = exists
+        self._has_seen_folder = is_there
         self._put(str(self.index), PROGRESS.pack(step, self._best))
 
     def _put(self, name: str, content: bytes) -> None:
@@ -87,7 +87,7 @@ class WorkerChannel:
     def put_result(self, result: TrainResult) -> None:
         """Hand over the result so far of a training that has one replica, unless the one before is not read yet."""
         now, file = time.monotonic(), self.folder / f"{self.index}.result"
-        if now < (self._next_result or 0.0) or file.exists() or not self.folder.exists():
+        if now < (self._next_result or 0.0) or exists(file) or not exists(self.folder):
             return
         self._next_result = now + RESULT_SECONDS
         self._put(file.name, pickle.dumps(replace(result, network=Network(result.network.layers))))
@@ -159,6 +159,7 @@ class StackOutcome:
     positions: tuple[int, ...]
     results: list[TrainResult]
     seconds: float
+    versions: dict[str, str]  # of the environment that trained it
 
 
 def stacks(plan: Sequence[TrainConfig]) -> list[tuple[int, ...]]:
@@ -193,7 +194,8 @@ def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
         else:
             results = train(task.configs, splits, on_evaluation=on_evaluation, snapshot=task.snapshot, **how)
     before = sum(metrics.seconds for metrics in task.snapshot.epochs) if task.snapshot else 0.0
-    return StackOutcome(task.positions, results, before + time.perf_counter() - started)
+    seconds = before + time.perf_counter() - started
+    return StackOutcome(task.positions, results, seconds, environment().versions)
 
 
 @lru_cache(maxsize=2)  # the stacks of a study share the splits, and the standardisation takes 0.2 s
@@ -201,7 +203,7 @@ def splits_of(images: ImagesReference, division: SplitConfig) -> Splits:
     """Open the data set of a reference on this host and divide it. Raises DataError if it is a different one."""
     path = images.requested
     # Another host may have its images in another place.
-    is_here = path is None or path in NAMES or Path(path).exists()
+    is_here = path is None or path in NAMES or exists(Path(path))
     dataset = open_dataset(path if is_here else images.name)
     if dataset.sha256 != images.sha256:
         own, wanted = dataset.sha256[:8], images.sha256[:8]
@@ -240,7 +242,8 @@ def execute(
                     if result := channels[index].take_result():
                         tasks[index] = replace(tasks[index], snapshot=result.snapshot())
                         on_result(index, result)
-                for future in done:
+                # Outcomes before errors, so that an error loses no trained stack.
+                for future in sorted(done, key=lambda one: one.cancelled() or one.exception() is not None):
                     index = running.pop(future)
                     try:
                         outcome = future.result()
@@ -256,6 +259,7 @@ def execute(
                             raise WorkersLost(f"{died} {len(tasks[index].configs)} networks, {cure}") from error
                         waiting.append(index)
                     else:
+                        tasks[index] = replace(tasks[index], snapshot=None)  # as large as a checkpoint
                         yield outcome
                 check()  # after the outcomes, so that Ctrl-C loses no trained stack
         finally:

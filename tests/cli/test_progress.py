@@ -4,12 +4,13 @@ import re
 
 import pytest
 from command import Klcli, succeeded
+from rich.progress import Progress, Task
 
 from klcli.cli import progress
 from klcli.cli.invocation import Invocation
 from klcli.cli.progress import Forecast, Step, StudyProgress
 from klcli.settings.train_config import TrainConfig
-from klcli.studies.execution import ImagesReference, StackTask
+from klcli.studies.execution import ImagesReference, StackOutcome, StackTask
 
 POLL = 0.2  # seconds between two readings of the workers
 
@@ -103,6 +104,26 @@ def test_the_line_of_a_stack_has_what_differs_in_the_study(
         tasks.append(StackTask((number,), tuple(own), images, evaluate_test=False, threads=1))
     shown = StudyProgress(Invocation(quiet=True), "study 1", tasks, [9] * len(tasks))
     assert [task.description for task in shown.bar.tasks[1:]] == [f"  {n}: {one}" for n, one in enumerate(lines, 1)]
+
+
+@pytest.mark.parametrize("count", [3, 300])
+def test_the_bar_of_a_study_adds_up_its_stacks_from_one_list(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """rich makes a new list each time: with one per stack, a redraw took a time that grew with their square."""
+    config, images = TrainConfig(), ImagesReference("", "", "")
+    tasks = [StackTask((i,), (config,), images, evaluate_test=False, threads=1) for i in range(count)]
+    shown = StudyProgress(Invocation(quiet=True), "study 1", tasks, range(1, count + 1))
+    lists, tasks_of = 0, Progress.tasks.fget
+
+    def counted(bar: Progress) -> list[Task]:
+        nonlocal lists
+        lists += 1
+        return tasks_of(bar)
+
+    monkeypatch.setattr(Progress, "tasks", property(counted))
+    shown.on_outcome(StackOutcome((1,), [], 1.0, {}))
+    shown.on_outcome(StackOutcome((2,), [], 1.0, {}))
+    assert lists == 2
+    assert shown.bar.tasks[0].completed == 2 + 3
 
 
 @pytest.mark.slow

@@ -83,7 +83,7 @@ def trained(config: TrainConfig, accuracy: float, diverged_at: int | None = None
 
 def outcome(positions: tuple[int, ...], diverged: tuple[int, ...] = ()) -> StackOutcome:
     results = [trained(PLAN[p], (p + 1) / 7, diverged_at=470 if p in diverged else None) for p in positions]
-    return StackOutcome(positions, results, seconds=2.5)
+    return StackOutcome(positions, results, seconds=2.5, versions=HERE.versions)
 
 
 # --- the plan
@@ -212,6 +212,19 @@ def test_a_group_is_one_transaction(store: Store, sql: Sql) -> None:
     sql("DROP TRIGGER refuse")
     store.studies.record_stack([1, 2], outcome((0, 1)))
     assert len(sql("SELECT * FROM epochs")) == 4
+
+
+def test_a_group_is_recorded_with_the_versions_that_trained_it(store: Store, sql: Sql, tmp_path: Path) -> None:
+    """Also in its checkpoints. Those of a run that has been resumed stay: they say what trained its beginning."""
+    begin(store)
+    resumed = {"numpy": "1", "later": [{"epoch": 1, "numpy": "2"}]}
+    sql("UPDATE runs SET versions = ? WHERE id = 2", json.dumps(resumed))
+    store.studies.record_stack([1, 2, 3], replace(outcome((0, 1, 2)), versions={"numpy": "3", "blas": "one"}))
+    runs = sql("SELECT checkpoint, versions FROM runs ORDER BY id")
+    expected = [{"numpy": "3", "blas": "one"}, resumed, {"numpy": "3", "blas": "one"}, HERE.versions]
+    assert [json.loads(run["versions"]) for run in runs] == expected
+    for run in runs[:3]:
+        assert checkpoints.load(tmp_path / run["checkpoint"]).origin["versions"] == run["versions"]
 
 
 def test_recording_a_group_twice_changes_nothing(store: Store, sql: Sql) -> None:

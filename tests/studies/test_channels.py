@@ -1,13 +1,19 @@
 """The channel of a worker: complete reports, and a stop that reaches every worker that sees the folder."""
 
+import errno
+import os
 import pickle
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from klcli.engine.network import Network
+from klcli.settings.train_config import TrainConfig
 from klcli.studies import execution as module
 from klcli.studies.execution import Stopped, WorkerChannel
+from klcli.training.result import TrainResult
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +72,26 @@ def test_a_worker_on_another_host_reports_nothing_and_continues(tmp_path: Path) 
     assert worker.read() == (0, 0.0)
     assert not (tmp_path / "not on this host").exists()
     WorkerChannel(tmp_path / "not on this host", 0).stop_all()
+
+
+@pytest.mark.parametrize("hidden", ["parent", "parent/of the study"], ids=["above", "of the study"])
+def test_a_worker_of_another_user_continues_without_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: str
+) -> None:
+    """On the host of the parent, a worker of Dask may run as another user, to whom a folder of mode 0700 is closed."""
+    worker, stat = WorkerChannel(tmp_path / "parent" / "of the study", 0), os.stat
+    worker.folder.mkdir(parents=True)
+
+    def refuse(path: Any, *args: Any, **how: Any) -> os.stat_result:
+        if isinstance(path, str | os.PathLike) and tmp_path / hidden in Path(os.fspath(path)).parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, *args, **how)
+
+    monkeypatch.setattr("os.stat", refuse)  # chmod refuses nothing to the superuser
+    worker.begin()
+    for step in range(3):
+        worker.on_update(step)
+    worker.put_result(TrainResult(TrainConfig(), Network({}), []))
 
 
 def test_reports_are_complete(tmp_path: Path) -> None:

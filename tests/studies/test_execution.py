@@ -1,12 +1,16 @@
 """Plans become stacks, stacks become outcomes; here in one process, with executors that fail on purpose."""
 
+import errno
+import os
 import pickle
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,8 @@ from hypothesis import strategies as st
 
 import klcli
 from klcli.data.dataset import Dataset, Splits
+from klcli.engine.initializers import he
+from klcli.engine.network import build
 from klcli.errors import ConfigError, DataError
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
@@ -29,10 +35,12 @@ from klcli.studies.execution import (
     StackTask,
     WorkerChannel,
     execute,
+    splits_of,
     stacks,
     train_stack,
 )
 from klcli.studies.executors import WorkersLost
+from klcli.training.result import TrainResult
 from klcli.training.trainer import train
 
 Tasks = Callable[..., list[StackTask]]
@@ -139,6 +147,21 @@ def test_a_path_that_the_worker_does_not_have_is_replaced_by_its_own_images(
     assert len(train_stack(replace(task, images=images), WorkerChannel(tmp_path, 0)).results) == 4
 
 
+def test_a_path_that_only_another_user_may_see_is_replaced_by_the_own_images(
+    synthetic: Dataset, small_split: SplitConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = os.stat
+
+    def refuse(path: Any, *args: Any, **how: Any) -> os.stat_result:
+        if str(path) == str(tmp_path / "cifar"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, *args, **how)
+
+    monkeypatch.setattr("os.stat", refuse)  # chmod refuses nothing to the superuser
+    images = ImagesReference(str(tmp_path / "cifar"), "synthetic", synthetic.sha256)
+    assert len(splits_of(images, small_split).train.labels) == 300
+
+
 def test_a_worker_with_other_images_is_refused(tasks: Tasks, tmp_path: Path) -> None:
     [task, _] = tasks()
     task = replace(task, images=replace(task.images, sha256="0123456789abcdef"))
@@ -173,7 +196,7 @@ class FailingExecutor(Executor):
         elif isinstance(ending, BaseException):
             future.set_exception(ending)
         else:
-            future.set_result(StackOutcome(task.positions, [], 0.0))
+            future.set_result(StackOutcome(task.positions, [], 0.0, {}))
         return future
 
 
@@ -217,6 +240,51 @@ def test_a_defect_in_a_worker_is_raised(tasks: Tasks) -> None:
     with pytest.raises(RuntimeError, match="a defect"):
         list(execute(tasks(), executor))
     assert len(executor.submitted) == 2
+
+
+def test_a_stack_that_is_done_is_yielded_before_the_defect_of_another(tasks: Tasks) -> None:
+    """Whichever future of a set comes first: it is in no order."""
+    failing = [RuntimeError("a defect"), "cancelled", BrokenProcessPool("killed")]
+    for endings in [[one, "done"] for one in failing] + [["done", one] for one in failing]:
+        outcomes = execute(tasks(), FailingExecutor(*endings, *failing))
+        assert next(outcomes).positions == tasks()[endings.index("done")].positions
+        with pytest.raises((RuntimeError, WorkersLost)):
+            next(outcomes)
+
+
+class HandingOver(ThreadPoolExecutor):
+    """Trains nothing; a worker hands over one state, and its training ends once the parent has it."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.taken = threading.Semaphore(0)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        task, channel = args
+
+        def work() -> StackOutcome:
+            network = build(6, [4], 3, initializer=partial(he, rng=np.random.default_rng(0)))
+            channel.put_result(TrainResult(task.configs[0], network))
+            assert self.taken.acquire(timeout=60)
+            return StackOutcome(task.positions, [], 0.0, {})
+
+        return super().submit(work)
+
+
+def test_a_state_that_was_handed_over_is_dropped_with_the_end_of_its_training(tasks: Tasks) -> None:
+    """One of the preset quick takes 15 MB, and a study can have hundreds."""
+    executor, arrays = HandingOver(), list[Any]()
+
+    def on_result(index: int, result: TrainResult) -> None:
+        if index == 0:
+            arrays.extend(map(weakref.ref, result.network.state().values()))
+        executor.taken.release()
+
+    outcomes = execute(tasks(), executor, on_result=on_result)
+    assert next(outcomes).positions == (0, 1, 2, 3)
+    assert len(arrays) == 4  # W and b of two layers
+    assert [array() is None for array in arrays] == [True] * 4
+    assert len(list(outcomes)) == 1
 
 
 def test_outcomes_come_with_progress_and_leave_nothing_behind(tasks: Tasks, monkeypatch: Any, tmp_path: Path) -> None:
