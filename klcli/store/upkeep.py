@@ -19,7 +19,7 @@ from klcli.store import checkpoints
 from klcli.store.connection import Database
 from klcli.store.reading import beside, folder_of, rows
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run
-from klcli.store.runs import Runs
+from klcli.store.runs import OF_LAST, Runs
 from klcli.termination import before_the_end
 from klcli.text import path_text
 
@@ -258,9 +258,8 @@ def _wrong_numbers() -> Iterator[str]:
         bounds = {one.name: _IMPOSSIBLE.get(one.name.rpartition("_")[2]) for one in fields(kind)}
         wrong = " ".join(f"WHEN {name} {bound} THEN '{name} = ' || {name}" for name, bound in bounds.items() if bound)
         yield f"SELECT {name_of}, CASE {wrong} END || ', which is impossible' AS fault FROM {table} WHERE fault > ''"
-    last = [one.name for one in fields(Epoch) if one.name.startswith(("train", "validation"))]
     shown = "'{0} = ' || coalesce(runs.{0}, 'NULL') || ', in its last evaluation ' || epochs.{0}"
-    wrong = " ".join(f"WHEN runs.{name} IS NOT epochs.{name} THEN {shown.format(name)}" for name in last)
+    wrong = " ".join(f"WHEN runs.{name} IS NOT epochs.{name} THEN {shown.format(name)}" for name in OF_LAST)
     join = "runs JOIN epochs ON run_id = id AND epoch = (SELECT max(epoch) FROM epochs WHERE run_id = id)"
     yield f"SELECT 'run ' || id, CASE {wrong} END AS fault FROM {join} WHERE state = 'complete' AND fault > ''"
 

@@ -242,6 +242,18 @@ def test_the_end_of_a_study_ends_what_has_not_ended(store: Store, sql: Sql, stat
     assert [study["state"] for study in sql("SELECT state FROM studies")] == [state, "running"]
 
 
+def test_an_interrupted_run_of_a_study_keeps_the_numbers_of_its_last_evaluation(store: Store, sql: Sql) -> None:
+    begin(store)
+    first, last = trained(PLAN[0], 1 / 7).epochs
+    store.runs.record_epochs(1, replace(first, validation=replace(first.validation, accuracy=0.5)), last)
+    store.studies.end(1, "interrupted", "why")
+    shown = "SELECT train_loss, train_cost, train_accuracy, validation_loss, validation_cost, validation_accuracy, "
+    shown += "best_validation_accuracy, epochs_done FROM runs"
+    assert [*sql(shown)[0].values()] == [1 / 3, 0.1 + 0.2, 1 / 7] * 2 + [0.5, 2]
+    store.studies.restart(1, dict(enumerate(planned())))  # it begins again
+    assert [*sql(shown)[0].values()] == [None] * 7 + [0]
+
+
 def test_a_restart_takes_what_is_missing_and_nothing_else(store: Store, sql: Sql) -> None:
     begin(store)
     store.studies.record_stack([1, 2], outcome((0, 1)))
