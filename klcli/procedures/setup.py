@@ -95,7 +95,7 @@ class Setup:
 
     def warn_of_locks(self, store: Store) -> None:
         if why := store.locks.failure:
-            cure = "a run that is killed here stays `running` until `klcli train --resume RUN` takes it over"
+            cure = "a run that is killed here stays `running` until it is resumed"
             self.observer.warn(f"{store.locks.folder.parent}: this file system has no locks ({why}), {cure}")
 
     def warn_of_state(self, run: Run) -> None:

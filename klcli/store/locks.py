@@ -1,5 +1,6 @@
 """Locks: a run is alive while its process holds a file lock, which the kernel releases, on any host, when it ends."""
 
+import errno
 import os
 import re
 import secrets
@@ -39,7 +40,8 @@ class Locks:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 file.touch()
             except OSError as error:
-                cure = "remove what is in its place or choose another --db"
+                is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                cure = "free some space" if is_full else "remove what is in its place or choose another --db"
                 raise StoreError(f"{file}: cannot be made ({error.strerror}), {cure}") from error
             try:
                 lock.acquire()

@@ -8,9 +8,10 @@ import secrets
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from difflib import get_close_matches
 from itertools import product
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # a report must not import the training code
 
 UNFINISHED = ("interrupted", "failed")  # states of runs that can continue, also as a list in SQL
 RUNNING = {"state": "running", "finished_at": None, "error": None}  # columns of a run that continues
+OF_LAST = [one.name for one in fields(Epoch) if one.name.startswith(("train", "validation"))]  # also columns of a run
 UNEXPECTED = "its process ended unexpectedly"
 
 
@@ -66,27 +68,22 @@ class Runs:
         self.owners |= {row["id"]: owner for row in runs}
 
     def record_epochs(self, run_id: int, *epochs: EpochMetrics, result: TrainResult | None = None) -> None:
-        """Commit the metrics of evaluations with the checkpoint of the last one, whose file is written first.
-
-        Whenever a crash comes, the database names a checkpoint that is there.
-        """
+        """Commit evaluations with the checkpoint of the last one, whose file is written first, should a crash come."""
         pointer = self.write_checkpoint(run_id, result) if result else {}
         older = "UPDATE runs SET previous_sha256 = checkpoint_sha256 WHERE id = ? AND checkpoint_sha256 <> ?"
         with self._db.write() as db:
-            if pointer:
-                db.execute(older, [run_id, pointer["checkpoint_sha256"]])
+            db.execute(older, [run_id, pointer.get("checkpoint_sha256")])
             self.update(db, run_id, pointer, epochs)
 
     def update(self, db: Tables, run_id: int, row: dict[str, Any], epochs: Iterable[EpochMetrics] = ()) -> None:
         """Write columns and evaluations of a run of this process, and its progress, inside a transaction."""
         self.require_owner(run_id)
-        best = "best_validation_accuracy = max(coalesce(best_validation_accuracy, 0), :validation_accuracy)"
         for one in epochs:
             epoch = {name: getattr(one, name) for name in ("epoch", "step", "learning_rate", "seconds")}
             epoch |= {"run_id": run_id, **prefixed("train", one.train), **prefixed("validation", one.validation)}
             db.table("epochs").upsert(epoch, pk=("run_id", "epoch"))
-            db.execute(f"UPDATE runs SET epochs_done = max(epochs_done, :epoch), {best} WHERE id = :run_id", epoch)
         db.table("runs").update(run_id, row)
+        self.rewind(db, run_id, inf)
 
     def finish(
         self, run_id: int, state: str, result: TrainResult | None, seconds: float, error: str | None = None
@@ -122,11 +119,15 @@ class Runs:
             self.rewind(db, run_id, step)
             db.table("runs").update(run_id, {"versions": json.dumps(versions)})
 
-    def rewind(self, db: Tables, run_id: int, step: int = -1) -> None:
-        """Delete the evaluations after `step` updates, of lost networks, by default all, inside a transaction."""
+    def rewind(self, db: Tables, run_id: int, step: float = -1) -> None:
+        """Keep evaluations until `step` updates, in a transaction, and set the columns of the run that sum them up."""
         db.execute("DELETE FROM epochs WHERE run_id = ? AND step > ?", [run_id, step])
-        left = "SELECT coalesce(max(epoch), 0), max(validation_accuracy) FROM epochs WHERE run_id = runs.id"
-        db.execute(f"UPDATE runs SET (epochs_done, best_validation_accuracy) = ({left}) WHERE id = ?", [run_id])
+        of_run, last = "FROM epochs WHERE run_id = runs.id", ", ".join(OF_LAST)
+        every = f"SELECT coalesce(max(epoch), 0), max(validation_accuracy) {of_run}"
+        # A network without updates has no results, unless none was planned.
+        latest = f"SELECT {last} {of_run} AND (step > 0 OR runs.epochs = 0) ORDER BY epoch DESC LIMIT 1"
+        both = f"(epochs_done, best_validation_accuracy) = ({every}), ({last}) = ({latest})"
+        db.execute(f"UPDATE runs SET {both} WHERE id = ?", [run_id])
 
     def mark_dead(self) -> None:
         """Mark running runs whose lock is free as interrupted, and studies without a running run."""
@@ -317,9 +318,6 @@ def prefixed(split: str, metrics: Metrics | Score | None) -> dict[str, float]:
 def ending_row(state: str, result: TrainResult | None, seconds: float, error: str | None) -> dict[str, Any]:
     """Return the columns of a run that has ended."""
     row: dict[str, Any] = {"state": state, "finished_at": now(), "seconds": seconds, "error": error}
-    # A network that diverged at once has no results, although it was evaluated before its first update.
-    for last in result.epochs[-1:] if result and (result.step or state == "complete") else []:
-        row |= prefixed("train", last.train) | prefixed("validation", last.validation)
     if result and (ensemble := result.ensemble):
         row |= {"snapshots": ensemble.networks}
         row |= prefixed("ensemble_validation", ensemble.validation) | prefixed("ensemble_test", ensemble.test)

@@ -102,7 +102,7 @@ class Studies:
                 elif self._runs.is_alive(run):
                     words = f"{self._runs.training_words(run)}, end that first"
                     raise StoreError(f"{self._db.path}: run {run.id} of study {study_id}: {words}")
-                elif position in alone and run.checkpoint and run.state in UNFINISHED:
+                elif position in alone and run.checkpoint and run.state in (*UNFINISHED, "running"):
                     db.table("runs").update(run.id, this_process() | RUNNING | {"owner": owner})
                 elif run.state in (*UNFINISHED, "running"):
                     self._runs.rewind(db, run.id)

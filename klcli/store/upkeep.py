@@ -19,7 +19,7 @@ from klcli.store import checkpoints
 from klcli.store.connection import Database
 from klcli.store.reading import beside, folder_of, rows
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run
-from klcli.store.runs import Runs
+from klcli.store.runs import OF_LAST, Runs
 from klcli.termination import before_the_end
 from klcli.text import path_text
 
@@ -120,8 +120,7 @@ class Upkeep:
         leads out of it.
         """
         own = "type IN ('table', 'view') AND substr(name, 1, 1) <> '_' AND substr(name, 1, 7) <> 'sqlite_'"
-        first = "(SELECT name FROM pragma_table_xinfo(sqlite_master.name) LIMIT 1) AS first"
-        found = self._db.read(f"SELECT name, {first} FROM sqlite_master WHERE {own} ORDER BY name || '.csv'")
+        found = self._db.read(f"SELECT name FROM sqlite_master WHERE {own} ORDER BY name || '.csv'")
         files = [folder / f"{row['name']}.csv" for row in found]
         for file, row in zip(files, found, strict=True):
             if file.name != f"{row['name']}.csv":
@@ -129,7 +128,7 @@ class Upkeep:
                 raise StoreError(f"{self._db.path}: {words}, rename the table")
             with checkpoints.writing(file):
                 make_folder(folder)
-                _require_export(file, row["first"])
+                _require_export(file, _header(self._db, row["name"]))
         written = {}
         with replacing_all(files) as temporaries:
             for file, row, temporary in zip(files, found, temporaries, strict=True):
@@ -220,20 +219,25 @@ class Upkeep:
         yield from (path for kind, shown, path in drawn if not there[kind].issuperset(shown))
 
 
-def _require_export(file: Path, first: str) -> None:
-    """Raise ConfigError for a file that is there and whose first column has another name."""
+def _header(db: Database, name: str) -> bytes:
+    columns = db.read("SELECT name FROM pragma_table_xinfo(?) WHERE hidden <> 1 ORDER BY cid", [name])
+    return csv_text([[column["name"] for column in columns]]).encode()
+
+
+def _require_export(file: Path, header: bytes) -> None:
+    """Raise ConfigError for a file that is there with other columns; that of an older klcli lacks the latest ones."""
     with suppress(FileNotFoundError), file.open("rb") as there:
-        if there.read(len(first.encode())) != first.encode():
+        known, found = (line.rstrip().split(b",") for line in (header.split(b"\n")[0], there.readline(2**16)))
+        if known[0] != found[0] or not {*found} <= {*known}:
             words = "this file is no export, choose another folder or delete it"
             raise ConfigError(f"{path_text(file)}: {words}")
 
 
 def _write_table(db: Database, name: str, file: Path) -> int:
     """Write a table or view to an empty file and flush it; return the number of rows. Raises StoreError and OSError."""
-    columns = db.read("SELECT name FROM pragma_table_xinfo(?) WHERE hidden <> 1 ORDER BY cid", [name])
     written = 0
     with closing(db.each(f'SELECT * FROM "{name}"')) as rows, file.open("r+b") as content:
-        content.write(csv_text([[column["name"] for column in columns]]).encode())
+        content.write(_header(db, name))
         while portion := [*map(tuple, islice(rows, AT_ONCE))]:
             content.write(csv_text(portion).encode())
             written += len(portion)
@@ -258,9 +262,8 @@ def _wrong_numbers() -> Iterator[str]:
         bounds = {one.name: _IMPOSSIBLE.get(one.name.rpartition("_")[2]) for one in fields(kind)}
         wrong = " ".join(f"WHEN {name} {bound} THEN '{name} = ' || {name}" for name, bound in bounds.items() if bound)
         yield f"SELECT {name_of}, CASE {wrong} END || ', which is impossible' AS fault FROM {table} WHERE fault > ''"
-    last = [one.name for one in fields(Epoch) if one.name.startswith(("train", "validation"))]
     shown = "'{0} = ' || coalesce(runs.{0}, 'NULL') || ', in its last evaluation ' || epochs.{0}"
-    wrong = " ".join(f"WHEN runs.{name} IS NOT epochs.{name} THEN {shown.format(name)}" for name in last)
+    wrong = " ".join(f"WHEN runs.{name} IS NOT epochs.{name} THEN {shown.format(name)}" for name in OF_LAST)
     join = "runs JOIN epochs ON run_id = id AND epoch = (SELECT max(epoch) FROM epochs WHERE run_id = id)"
     yield f"SELECT 'run ' || id, CASE {wrong} END AS fault FROM {join} WHERE state = 'complete' AND fault > ''"
 

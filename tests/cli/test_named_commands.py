@@ -69,7 +69,7 @@ def test_damage_is_looked_for_and_deleted_in_its_database(
     check, delete = named(here, "runs check", 4)
     assert check[:3] == ["runs", "check", "--contents"]
     assert "damaged  run 1" in here(*check).stdout
-    assert "deleted run 1\n" in succeeded(here(*delete, "1", "--yes")).stdout
+    assert "deleted run 1\n" in succeeded(here(*delete, "--yes")).stdout
 
 
 def test_a_database_without_a_complete_run_lists_the_others(here: Klcli, course: Path) -> None:

@@ -1,5 +1,7 @@
 """`klcli train --resume`: what is refused and why, and the command that an interruption prints."""
 
+import errno
+import fcntl
 import os
 import re
 import shlex
@@ -175,6 +177,24 @@ def test_the_run_of_a_study_names_the_command_of_the_study(
     assert hint is not None
     succeeded(here(*hint[1].split()))
     assert [run["state"] for run in rows("runs")] == ["complete", "complete"]
+
+
+def test_a_study_that_was_killed_where_there_are_no_locks_continues(
+    here: Klcli, rows: Rows, change: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the warning says. Nothing can tell that its process has ended."""
+
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    command = ("train", *TINY, "--epochs", "1", "--repeats", "2", "--jobs", "1")
+    assert "a run that is killed here stays `running` until it is resumed" in succeeded(here(*command)).stderr
+    before = [run["checkpoint_sha256"] for run in rows("runs")]
+    change(state="running")
+    said = succeeded(here(*command, "--resume", "last")).stderr
+    assert [f"run {number} continues after epoch 1" in said for number in (1, 2)] == [True, True]
+    assert [(run["state"], run["checkpoint_sha256"]) for run in rows("runs")] == [("complete", one) for one in before]
 
 
 def test_the_run_of_a_merged_study_names_the_database_that_has_it(

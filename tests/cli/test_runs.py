@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -170,6 +171,27 @@ def test_a_damaged_checkpoint_is_found(here: Klcli, trained: Path) -> None:
     assert "damaged  run 2" in done.stdout
     assert here("runs", "check", "--json").stdout.startswith("{")
     assert done.stderr.startswith("klcli: ")
+
+
+def test_the_command_that_a_check_prints_deletes_what_is_damaged(here: Klcli, trained: Path) -> None:
+    (trained / "results/checkpoints/run-000001.npz").unlink()
+    execute(trained / "results/klcli.db", "UPDATE epochs SET train_loss = -1 WHERE run_id = 3 AND epoch = 1")
+    said = here("runs", "check").stderr
+    [command] = re.findall("delete the runs: `klcli ([^`]*)`", said)
+    assert command == "runs delete 1 3"
+    succeeded(here(*command.split(), "--yes"))
+    assert "1 run, the database and all checkpoints are sound" in succeeded(here("runs", "check")).stdout
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_no_deletion_of_runs_mends_has_another_cure(here: Klcli, trained: Path, is_folder: bool) -> None:
+    if is_folder:
+        (trained / "results/checkpoints").rename(trained / "run 1: moved")
+    else:
+        execute(trained / "results/klcli.db", "UPDATE runs SET study_id = 7 WHERE id = 2")
+    done = here("runs", "check")
+    assert done.returncode == 4 and done.stdout.startswith("damaged ")
+    assert done.stderr.endswith("1 damaged, put back what is missing or restore a copy\n")
 
 
 def test_a_check_says_what_it_has_read(here: Klcli, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

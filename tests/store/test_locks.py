@@ -219,6 +219,25 @@ def test_without_locks_nothing_is_declared_dead_and_whoever_resumes_takes_over(
     assert recorder.store.runs.get(run_id).state == "complete"
 
 
+@pytest.mark.parametrize(
+    ("code", "cure"),
+    [
+        (errno.ENOSPC, "free some space"), (errno.EDQUOT, "free some space"),
+        (errno.EACCES, "remove what is in its place or choose another --db"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("made", ["touch", "mkdir"])
+def test_a_lock_that_cannot_be_made_names_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, cure: str, made: str
+) -> None:
+    def refuse(path: Path, *how: object, **more: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, made, refuse)
+    with pytest.raises(StoreError, match=rf"cannot be made \({os.strerror(code)}\), {cure}$"):
+        Locks(tmp_path / "locks").take()
+
+
 @pytest.mark.timeout(60)
 def test_a_pipe_or_a_link_in_the_place_of_a_lock_is_neither_waited_for_nor_emptied(tmp_path: Path) -> None:
     """As in a hand-in that was unpacked from an archive."""

@@ -325,6 +325,33 @@ def test_an_export_of_tables_replaces_exports_alone(three_runs_here: Path, tmp_p
     store.close()
 
 
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+def test_a_list_of_runs_that_was_saved_is_no_export(
+    three_runs_here: Path, tmp_path: Path, answer: Callable[..., tuple[int, str, str]], bom: str
+) -> None:
+    """Its first column is the one of the table, the others are not."""
+    db = str(three_runs_here / "klcli.db")
+    code, listed, _ = answer("report", "--list", "--format", "csv", "--db", db)
+    assert code == 0 and listed.startswith("id,")
+    (out := tmp_path / "out").mkdir()
+    (out / "runs.csv").write_text(bom + listed)
+    code, _, said = answer("runs", "export", "--tables", str(out), "--db", db)
+    assert code == 2 and "runs.csv: this file is no export" in said
+    assert [file.name for file in out.iterdir()] == ["runs.csv"]
+    assert (out / "runs.csv").read_text() == bom + listed
+    for content in ("", "\n", "id\tconfig\n", "config,id\n", '"id,config"\n'):
+        (out / "runs.csv").write_text(content)
+        assert answer("runs", "export", "--tables", str(out), "--db", db)[0] == 2, content
+
+
+def test_a_table_whose_columns_need_quotes_is_exported_twice(three_runs_here: Path, tmp_path: Path) -> None:
+    execute(three_runs_here / "klcli.db", 'CREATE TABLE mine ("a,b", "c ""d""", "=e", "f\ng")')
+    store = Store(three_runs_here / "klcli.db")
+    for _ in range(2):
+        assert store.upkeep.export(tmp_path / "out")["mine.csv"] == 0
+    store.close()
+
+
 @pytest.mark.parametrize("name", ["../runs", "{}/runs", "a/b"])
 def test_no_table_is_exported_into_another_folder(three_runs_here: Path, tmp_path: Path, name: str) -> None:
     """The names of tables of a database from elsewhere are anything."""

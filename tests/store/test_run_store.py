@@ -5,7 +5,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +136,42 @@ def test_an_evaluation_and_the_progress_of_its_run_are_one_transaction(recorder:
 def test_a_run_ends_in_a_state_with_its_last_numbers(recorder: Any, state: str) -> None:
     run_id = recorder.begin()
     last = replace(EPOCH, epoch=2.0, train=VALIDATION, validation=TRAIN)
+    recorder.store.runs.record_epochs(run_id, EPOCH, last)
     recorder.store.runs.finish(run_id, state, result(TrainConfig(), [EPOCH, last], TEST), 12.5, "what happened")
     run = recorder.store.runs.get(run_id)
     assert (run.state, run.seconds, run.error) == (state, 12.5, "what happened")
     assert run.finished_at >= run.started_at
     for split, metrics in (("train", VALIDATION), ("validation", TRAIN), ("test", TEST)):
         assert Metrics(*(run.measure(split, name) for name in ("loss", "cost", "accuracy"))) == metrics
+
+
+def numbers(run: Run) -> list[float | None]:
+    return [run.measure(split, name) for split in ("train", "validation") for name in ("loss", "cost", "accuracy")]
+
+
+def test_a_run_has_the_numbers_of_its_last_evaluation_while_it_is_trained_and_once_it_was_killed(recorder: Any) -> None:
+    run_id = recorder.begin()
+    runs, nothing = recorder.store.runs, [None] * 6
+    runs.record_epochs(run_id, replace(EPOCH, epoch=0.0, step=0))
+    assert numbers(runs.get(run_id)) == nothing  # a network that is not trained has no results
+    first, last = [*astuple(TRAIN), *astuple(VALIDATION)], [*astuple(VALIDATION), *astuple(TRAIN)]
+    runs.record_epochs(run_id, EPOCH)
+    assert numbers(runs.get(run_id)) == first
+    runs.record_epochs(run_id, replace(EPOCH, epoch=2.0, step=900, train=VALIDATION, validation=TRAIN))
+    execute(recorder.path, "UPDATE runs SET owner = 'a process that has ended'")
+    with closing(Store(recorder.path)) as opened:
+        killed = opened.runs.get(run_id)
+        assert (killed.state, numbers(killed)) == ("interrupted", last)
+        for step, epoch, left in ((450, 1.0, first), (0, 0.0, nothing), (-1, 0.0, nothing)):
+            opened.runs.record_versions(run_id, {}, step)  # the run continues from its network after `step` updates
+            killed = opened.runs.get(run_id)
+            assert (killed.epochs_done, numbers(killed)) == (epoch, left)
+
+
+def test_a_run_of_no_update_has_the_numbers_of_its_only_evaluation(recorder: Any) -> None:
+    run_id = recorder.begin(epochs=0)
+    recorder.store.runs.record_epochs(run_id, replace(EPOCH, epoch=0.0, step=0))
+    assert numbers(recorder.store.runs.get(run_id)) == [*astuple(TRAIN), *astuple(VALIDATION)]
 
 
 def test_a_run_without_any_evaluation_ends_with_nulls(recorder: Any) -> None:
@@ -238,6 +268,7 @@ def test_best_runs_are_complete_ranked_and_of_one_data_set(recorder: Any) -> Non
     def finished(accuracy: float | None, sha256: str = "a" * 64, state: str = "complete") -> int:
         run_id: int = recorder.begin(sha256=sha256)
         epochs = [] if accuracy is None else [replace(EPOCH, validation=replace(VALIDATION, accuracy=accuracy))]
+        recorder.store.runs.record_epochs(run_id, *epochs)
         recorder.store.runs.finish(run_id, state, result(TrainConfig(), epochs), 1.0)
         return run_id
 

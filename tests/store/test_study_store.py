@@ -1,11 +1,14 @@
 """Studies: a plan is stored as a whole, its stacks all or nothing, and every study ends in a state."""
 
+import errno
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -255,6 +258,18 @@ def test_the_end_of_a_study_ends_what_has_not_ended(store: Store, sql: Sql, stat
     assert [study["state"] for study in sql("SELECT state FROM studies")] == [state, "running"]
 
 
+def test_an_interrupted_run_of_a_study_keeps_the_numbers_of_its_last_evaluation(store: Store, sql: Sql) -> None:
+    begin(store)
+    first, last = trained(PLAN[0], 1 / 7).epochs
+    store.runs.record_epochs(1, replace(first, validation=replace(first.validation, accuracy=0.5)), last)
+    store.studies.end(1, "interrupted", "why")
+    shown = "SELECT train_loss, train_cost, train_accuracy, validation_loss, validation_cost, validation_accuracy, "
+    shown += "best_validation_accuracy, epochs_done FROM runs"
+    assert [*sql(shown)[0].values()] == [1 / 3, 0.1 + 0.2, 1 / 7] * 2 + [0.5, 2]
+    store.studies.restart(1, dict(enumerate(planned())))  # it begins again
+    assert [*sql(shown)[0].values()] == [None] * 7 + [0]
+
+
 def test_a_restart_takes_what_is_missing_and_nothing_else(store: Store, sql: Sql) -> None:
     begin(store)
     store.studies.record_stack([1, 2], outcome((0, 1)))
@@ -294,6 +309,30 @@ def test_a_restart_leaves_what_another_process_has_completed_since(store: Store,
     store.studies.record_stack([3, 4], outcome((2, 3)))
     assert sql("SELECT * FROM runs WHERE id = 4") == before
     assert sql("SELECT state FROM runs WHERE id = 3") == [{"state": "complete"}]
+
+
+def test_without_locks_the_runs_of_a_killed_study_continue_from_their_checkpoints(
+    store: Store, sql: Sql, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can mark them as interrupted."""
+
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    begin(store)
+    for run_id in (1, 2):
+        result = trained(PLAN[run_id - 1], 1 / 7)
+        store.runs.record_epochs(run_id, *result.epochs, result=result)
+    columns = "checkpoint, checkpoint_sha256, epochs_done, validation_accuracy, state"
+    before = sql(f"SELECT {columns} FROM runs")
+    with closing(Store(tmp_path / "klcli.db")) as other:
+        other.studies.restart(1, dict(enumerate(planned())), alone=[0, 2])
+        kept, begun = sql(f"SELECT {columns} FROM runs WHERE id = 1"), sql(f"SELECT {columns} FROM runs WHERE id > 1")
+        assert kept == before[:1] and kept[0]["epochs_done"] == 2
+        assert [row["checkpoint"] for row in begun] == [None] * 3 and {row["epochs_done"] for row in begun} == {0}
+        with pytest.raises(StoreError, match="taken over"):
+            store.runs.record_epochs(1, *trained(PLAN[0], 1 / 7).epochs)
 
 
 def test_a_deleted_run_is_trained_again_in_its_study(store: Store, sql: Sql) -> None:

@@ -16,7 +16,7 @@ from klcli.files import irregular
 from klcli.report.tables.table import Table, columns
 from klcli.report.words import counted, network_name
 from klcli.settings.procedures import EXPORT_FORMATS
-from klcli.settings.run_names import NAME_HELP, NAMES_HELP
+from klcli.settings.run_names import NAME_HELP, NAMES_HELP, names_of
 from klcli.settings.setting import flag, require, setting
 from klcli.store.records import RunFilter
 from klcli.termination import at_the_end
@@ -177,8 +177,10 @@ def check(
         invocation.say(f"only {which} were read: `klcli runs check --contents{invocation.database_words}` reads all")
     invocation.document("runs check", {"damage": damage, "orphans": orphans, "checkpoints": files, "read": read})
     if damage:
-        delete = f"delete the runs: `klcli runs delete{invocation.database_words}`"
-        raise StoreError(f"{store.path}: {len(damage)} damaged, put back what is missing, restore a copy or {delete}")
+        numbers = {int(run[1]) for what in damage if (run := re.match(r"run (\d+)[:,]", what))}
+        delete = f"delete the runs: `klcli runs delete {' '.join(names_of(numbers))}{invocation.database_words}`"
+        cure = f", restore a copy or {delete}" if numbers else " or restore a copy"
+        raise StoreError(f"{store.path}: {len(damage)} damaged, put back what is missing{cure}")
 
 
 @app.command(cls=RecordingCommand)
