@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from thinning import mostly_slow
 
 from klcli import csv_text
 from klcli.text import csv_cell
@@ -21,7 +22,7 @@ column = st.sampled_from(
 )
 
 
-@pytest.mark.parametrize("library", ["orjson", "repr"])
+@pytest.mark.parametrize("library", mostly_slow(["orjson", "repr"], 2))
 @pytest.mark.parametrize("comma", [False, True])
 @given(st.data(), st.lists(column, min_size=1, max_size=4), st.booleans())
 def test_any_rows_read_back(library: str, comma: bool, data: st.DataObject, columns: list[Any], repeated: bool) -> None:

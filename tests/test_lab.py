@@ -448,6 +448,7 @@ def test_a_run_is_given_by_number_name_or_record(lab: Lab, tmp_path: Path) -> No
         lab.best(-1)
 
 
+@pytest.mark.slow
 def test_a_record_of_another_database_is_refused(lab: Lab, tmp_path: Path) -> None:
     """Its number is that of another run here."""
     other, short = Lab(tmp_path / "other.db", data="synthetic"), replace(SMALL, epochs=0)

@@ -93,7 +93,7 @@ def test_unknown_words_get_a_suggestion(here: Klcli, refused: Refused, args: lis
         (["--data", "/no/such/folder"], 3, "DataError"),
         (["--subset", "0"], 2, "ConfigError"),
         (["--no-such-option"], 2, "NoSuchOption"),
-        ([*TINY[:-2], "--epochs", "1", "--eta-max", "1e30"], 6, "Diverged"),
+        pytest.param([*TINY[:-2], "--epochs", "1", "--eta-max", "1e30"], 6, "Diverged", marks=pytest.mark.slow),
     ],
 )
 def test_debug_shows_the_traceback(klcli: Klcli, options: list[str], code: int, kind: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command import Klcli, Refused
+from thinning import mostly_slow
 
 from klcli import Lab, TrainConfig
 from klcli.report.tables.compared_gradients import compared_notes
@@ -223,7 +224,8 @@ OF_OTHER_NETWORKS = [
 
 
 @pytest.mark.parametrize(
-    ("network", "wrong", "name"), [*(("bn", *one) for one in (PLANTED | OF_BN).items()), *OF_OTHER_NETWORKS]
+    ("network", "wrong", "name"),
+    mostly_slow([*(("bn", *one) for one in (PLANTED | OF_BN).items()), *OF_OTHER_NETWORKS], 3),
 )
 def test_a_planted_mistake_is_named(network: str, wrong: str, name: str, folder: Path, tmp_path: Path) -> None:
     named, failed, layers = verdict(folder, network, student(folder / f"{network}.npz", wrong), tmp_path / "mine.npz")
@@ -232,6 +234,7 @@ def test_a_planted_mistake_is_named(network: str, wrong: str, name: str, folder:
     assert layers == []
 
 
+@pytest.mark.slow
 def test_a_small_mistake_in_float64_is_no_rounding_of_float32(folder: Path, tmp_path: Path) -> None:
     """With a small lambda, a wrong L2 term is as near as float32, but the gradients of b are right in float64."""
     arrays, mine = student(folder / "small lambda.npz", "l2 0.5"), tmp_path / "mine.npz"

@@ -58,7 +58,7 @@ PICTURES = {
 
 
 @pytest.mark.usefixtures("unrendered")
-@pytest.mark.parametrize("asked", PICTURES)
+@pytest.mark.parametrize("asked", mostly_slow(PICTURES, 3))
 def test_every_figure_is_drawn_from_the_stored_runs(here: Klcli, studies: Path, asked: str) -> None:
     shutil.rmtree(studies / "results/plots")
     number, kind = asked.split()
@@ -81,6 +81,7 @@ def test_curves_show_every_method(here: Klcli, studies: Path) -> None:
     assert path.stem.endswith(f"-n{len(trained)}-curves")
 
 
+@pytest.mark.slow
 def test_repeats_are_one_of_the_curves_that_fit_into_a_picture(
     here: Klcli, studies: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:

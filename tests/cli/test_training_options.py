@@ -155,6 +155,7 @@ def test_a_stored_command_with_an_option_without_effect_can_be_resumed(here: Klc
     assert f"Study {study.id}" in again.stdout
 
 
+@pytest.mark.slow
 def test_runs_on_the_same_batch_files_are_compared_in_whatever_order_they_were_typed(
     here: Klcli, rows: Rows, tmp_path: Path
 ) -> None:

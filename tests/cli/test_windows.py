@@ -121,7 +121,7 @@ def _checkpoints(db: Path) -> list[str]:
     return sorted(file.name for file in (db.parent / "checkpoints").iterdir())
 
 
-@pytest.mark.parametrize("refusals", [2, 100])
+@pytest.mark.parametrize("refusals", [2, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_file_that_is_open_elsewhere_is_replaced_as_soon_as_it_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusals: int
 ) -> None:

@@ -263,7 +263,7 @@ PYTHON_DAMAGE: list[tuple[Callable[[Cifar], bytes], str]] = [
 ]
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
+@pytest.mark.parametrize("packed", mostly_slow([False, True], 2), ids=["folder", "archive"])
 @pytest.mark.parametrize(
     ("name", "content", "named"),
     [

@@ -85,7 +85,7 @@ def test_a_pipe_beside_another_database_is_not_opened(backup: Path, suffix: str)
         assert store.upkeep.check() == ([], [])
 
 
-@pytest.fixture(params=["locked", "damaged", "a killed writer's", "not readable"])
+@pytest.fixture(params=[pytest.param("locked", marks=pytest.mark.slow), "damaged", "a killed writer's", "not readable"])
 def unreadable(request: pytest.FixtureRequest, backup: Path) -> Iterator[Path]:
     """A copy whose rows cannot be read, although they name the networks of the original."""
     with opened(backup) as connection:

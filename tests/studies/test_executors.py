@@ -40,7 +40,7 @@ def trained(tasks: list[StackTask], jobs: int, address: str | None = None, **cal
         return list(execute(tasks, executor, **callbacks))
 
 
-@pytest.mark.parametrize("seconds", [0, 0.05, 2])
+@pytest.mark.parametrize("seconds", [0, 0.05, pytest.param(2, marks=pytest.mark.slow)])
 def test_workers_end_at_once_whatever_they_do(seconds: float) -> None:
     with open_executor(2, None, 2) as executor:
         assert isinstance(executor, ProcessesExecutor)

@@ -102,7 +102,7 @@ def test_with_what_they_need_they_have_an_effect() -> None:
     [
         {},
         {"batch_size": 80},
-        {"hidden": (700, 30), "dropout": 0.1, "weight_average": 0.9},
+        pytest.param({"hidden": (700, 30), "dropout": 0.1, "weight_average": 0.9}, marks=pytest.mark.slow),
         pytest.param({"optimizer": "adam", "whitening": 60, "flip": True, "shift": 2}, marks=pytest.mark.slow),
         {"mixup": 0.2, "label_smoothing": 0.1, "momentum": 0.9, "dtype": "float64"},
         {"batch_size": 30, "hidden": (400, 120)},
