@@ -122,8 +122,8 @@ def _obeyed() -> list[int]:
 
     Python could not put back a handler that is None: a program that embeds Python has set it in C.
     """
-    left = {word: {None, signal.SIG_IGN} if word == "hung up" else {None} for word in WORDS.values()}
-    return [signum for signum, word in SIGNALS.items() if signal.getsignal(signum) not in left[word]]
+    now = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    return [one for one, how in now.items() if how is not None and (how != signal.SIG_IGN or SIGNALS[one] != "hung up")]
 
 
 def _ignore(signums: list[int]) -> None:
