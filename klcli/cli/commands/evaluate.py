@@ -46,7 +46,7 @@ def evaluate(
     best = max(found, key=lambda run: run.validation_accuracy or 0.0)
     numbers = names_of(run.id for run in found)
     again = f"report --run {' '.join(numbers)}" if len(numbers) <= SHOWN_NAMES else "report --list"
-    invocation.places(again, f"predict cat.jpg --run {best.id}")
+    invocation.places(again, f"predict YOUR-PICTURE.jpg --run {best.id}")
     keys = ("validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
     stored = [{"run": run.id, "bn_statistics": setting_value(run, "bn_statistics")} for run in found]
     stored = [one | {key: getattr(run, key) for key in keys} for one, run in zip(stored, found, strict=True)]

@@ -42,7 +42,7 @@ def train(
 
     - `klcli train --hidden 50 30 20 --bn`
     - `klcli train --hidden 50,50 --bn --lambda 0.003 --cycles 3 --seed 7`
-    - `klcli train --init normal --sigma 1e-4 --subset 5000`
+    - `klcli train --bn --init normal --sigma 1e-4 --subset 5000`
     """
     if list_presets:
         _show_presets(invocation)
