@@ -697,7 +697,7 @@ def test_an_evaluation_of_a_network_that_changes_meanwhile_is_refused(
     lab.train(SMALL)
     execute(lab.store.path, "UPDATE runs SET state = 'interrupted'")
     other = Lab(lab.store.path, data="synthetic", observer=Meanwhile())
-    with pytest.raises(StoreError, match=r"^run 1 was trained further or deleted meanwhile: wait for its end$"):
+    with pytest.raises(StoreError, match=r"^run 1 was trained further or deleted meanwhile: evaluate it after that$"):
         other.evaluate([1])
     assert lab.store.evaluations.of_runs([1]) == []
 

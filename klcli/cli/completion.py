@@ -56,7 +56,7 @@ def _read(ctx: typer.Context, query: str, *values: Any) -> list[tuple[Any, ...]]
 def _runs(ctx: typer.Context, incomplete: str, condition: str = "1") -> Iterator[Value]:
     for id, hidden, bn, dataset, state, accuracy in _read(ctx, RUNS.format(condition), incomplete, OFFERED):
         network = f"{len(hidden.split()) + 1}-layer {hidden.replace(' ', '-')}{' with BN' * bn} on {dataset}"
-        yield str(id), f"{network}, {state if accuracy is None else f'validation {accuracy:.4f}'}"
+        yield str(id), f"{network}, {f'validation {accuracy:.4f}' if state == 'complete' else state}"
 
 
 def _studies(ctx: typer.Context, incomplete: str) -> Iterator[Value]:

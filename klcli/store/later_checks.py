@@ -43,7 +43,7 @@ class Evaluations:
             for run in runs:
                 unchanged = "SELECT 1 FROM runs WHERE id = ? AND checkpoint_sha256 IS ?"
                 if not self._db.read(unchanged, [run.id, run.checkpoint_sha256]):
-                    raise StoreError(f"run {run.id} was trained further or deleted meanwhile: wait for its end")
+                    raise StoreError(f"run {run.id} was trained further or deleted meanwhile: evaluate it after that")
             for old in self.same(wanted, row):
                 db.execute("DELETE FROM evaluations WHERE id = ?", [old.id])
             evaluation = next_number(db, "evaluations")

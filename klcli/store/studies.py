@@ -112,13 +112,17 @@ class Studies:
         self._owners[study_id] = owner
 
     def record_stack(self, run_ids: Sequence[int], outcome: StackOutcome) -> None:
-        """Record the results of a stack in one transaction; runs that were complete before stay as they are."""
+        """Record the results of a stack in one transaction; runs that were complete before stay as they are.
+
+        The versions of a worker with others than this process are recorded first: the checkpoints contain them.
+        """
         runs = [self._runs.get(run_id) for run_id in run_ids]
         results = {run.id: one for run, one in zip(runs, outcome.results, strict=True) if run.state == "running"}
-        with self._db.write() as db:  # before the checkpoints, which contain the versions
-            for run in runs:
-                if run.id in results and "later" not in run.versions:
-                    self._runs.update(db, run.id, {"versions": json.dumps(outcome.versions)})
+        others = [run.id for run in runs if "later" not in run.versions and run.versions != outcome.versions]
+        if elsewhere := results.keys() & others:
+            with self._db.write() as db:
+                for run_id in elsewhere:
+                    self._runs.update(db, run_id, {"versions": json.dumps(outcome.versions)})
         rows = {}
         for run_id, result in results.items():
             state, error = result.end

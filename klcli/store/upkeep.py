@@ -62,12 +62,15 @@ class Upkeep:
         A study without runs is deleted with its pictures. Raises ConfigError for a run that is being trained.
         """
         numbers = dict.fromkeys(run_ids)
-        files = self._files_of([*map(self._runs.get, numbers)])  # before the lock: it reads what copies name
+        stored = {self._runs.file_of(run).name for run in map(self._runs.get, numbers) if run.checkpoint is not None}
+        # Before the lock: it reads the networks that copies name.
+        kept = {named for named, *_ in self._named_elsewhere(stored)} if stored else set()
         with self._db.write() as db:
             runs = [*map(self._runs.get, numbers)]
             for run in runs:
                 if run.state == "running":
                     raise ConfigError(f"delete {run.id}: {self._runs.training_words(run)}, end that first")
+            files = self._files_of(runs, kept)
             _require_removable(files)
             for run in runs:
                 db.execute("DELETE FROM runs WHERE id = ?", [run.id])
@@ -78,10 +81,9 @@ class Upkeep:
                 file.unlink(missing_ok=True)
         return files
 
-    def _files_of(self, runs: Sequence[Run]) -> list[Path]:
-        """Return the checkpoints and pictures of runs, and those of studies that have no others."""
+    def _files_of(self, runs: Sequence[Run], kept: Collection[str]) -> list[Path]:
+        """Return the checkpoints and pictures of runs, but those `kept`, and those of studies that have no others."""
         stored = [self._runs.file_of(run) for run in runs if run.checkpoint is not None]
-        kept = {named for named, *_ in self._named_elsewhere({one.name for one in stored})} if stored else set()
         own, numbers = [one for one in stored if checkpoints.column_of(one) not in kept], {run.id for run in runs}
         rest = {row["study_id"] for row in self._db.each("SELECT id, study_id FROM runs") if row["id"] not in numbers}
         studies = {run.study_id for run in runs if run.study_id is not None} - rest  # which have no runs any more

@@ -77,6 +77,8 @@ def test_other_shells_show_the_network_of_a_run(here: Klcli, trained: Path) -> N
     assert here(**how, _TYPER_COMPLETE_ARGS=line).stdout.startswith("3\t2-layer 20 with BN on synthetic, validation 0.")
     how = {"_KLCLI_COMPLETE": "complete_powershell", "_TYPER_COMPLETE_WORD_TO_COMPLETE": "3"}
     assert here(**how, _TYPER_COMPLETE_ARGS=line).stdout.startswith("3:::2-layer 20 with BN on synthetic, validation")
+    change(trained, "UPDATE runs SET state = 'interrupted' WHERE id = 3")  # it keeps the numbers of its last evaluation
+    assert here(**how, _TYPER_COMPLETE_ARGS=line).stdout.startswith("3:::2-layer 20 with BN on synthetic, interrupted")
 
 
 def test_nothing_slow_is_imported_for_a_completion(trained: Path) -> None:

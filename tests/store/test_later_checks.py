@@ -86,7 +86,7 @@ def test_an_evaluation_of_a_network_that_is_gone_by_now_is_not_recorded(recorder
     earlier = record(runs[::2], EvaluationSettings(), FOUND, "klcli evaluate 1 3 --ensemble")
     execute(recorder.path, change)
     for part in (runs, runs[1:2]):
-        with pytest.raises(StoreError, match=r"^run 2 was trained further or deleted meanwhile: wait for its end$"):
+        with pytest.raises(StoreError, match=r"^run 2 was trained further or deleted meanwhile: evaluate it after"):
             record(part, EvaluationSettings(), FOUND, "klcli evaluate")
     assert recorder.store.evaluations.of_runs([1, 2, 3]) == [earlier]
     again = record(runs[::2], EvaluationSettings(), FOUND, "klcli evaluate 1 3 --ensemble")

@@ -33,7 +33,7 @@ def cache_folder() -> Path:
         return user_path(chosen).absolute()
     # Without a home folder (in a container) platformdirs raises, or returns a literal "~", which must not be created.
     with contextlib.suppress(RuntimeError):
-        folder = platformdirs.user_cache_path("klcli", appauthor=False, opinion=False)
+        folder = platformdirs.user_cache_path("klcli")
         if folder.is_absolute():
             return folder
     return Path(tempfile.gettempdir()) / f"klcli-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"

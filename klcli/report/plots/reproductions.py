@@ -13,6 +13,7 @@ from klcli.report.plots.chart import COLOURS, DURING, OF_SPLIT, Chart, Line, Pan
 from klcli.report.plots.curves import bn_overlay, overlay, repeats, training_curves
 from klcli.report.plots.studies import lambda_search, sigma_curves
 from klcli.report.words import network_name, settings_line
+from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run
 from klcli.studies.lambda_search import choose
@@ -81,8 +82,9 @@ def _chart(
     elif kind == "bn" and len(without) == len(with_bn) == 1:
         chart = bn_overlay(without[0], with_bn[0], curves, splits)
     elif len(settings) > 1:
-        is_clear = len(settings) <= len(COLOURS) or len(splits) == 1
-        chart = overlay(every, curves, (splits or DURING) if is_clear else ("validation",))
+        is_clear = len(settings) <= len(COLOURS)
+        require(is_clear or len(splits) < 2, f"--split: {len(settings)} settings need one split, name one")
+        chart = overlay(every, curves, splits or (DURING if is_clear else ("validation",)))
     else:
         chart = training_curves(every, curves, splits)
     # Its own title, which names networks and subsets, begins the settings.
