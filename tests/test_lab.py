@@ -265,6 +265,7 @@ def test_a_second_ctrl_c_ends_the_training_and_not_the_program(tmp_path: Path) -
     script = f"""
 import os, signal, time
 from klcli import Lab, SplitConfig, TrainConfig
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its jobs in the background ignore it
 config, lab = {SMALL!r}, Lab({str(tmp_path / "lab.db")!r}, data="synthetic")
 def interrupt_twice(one):
     if one.epoch == 1:
