@@ -87,13 +87,15 @@ class _Merging:
     def all(self) -> Merged:
         checkpoints.require_no_link(self._here.folder("checkpoints"))
         with self._own_locks.numbering(), self._here.write() as self._tables:
-            self._stored = {one.name: [*one.columns_dict] for one in self._tables.tables}  # without computed columns
             # Rows that another program has inserted: as the migration step does it.
             parts = "started_at || ' ' || host || ' ' || pid || ' ' || id || ' ' || dataset_source"
             identify = f"UPDATE runs SET identity = {parts} WHERE identity IS NULL"
             self._tables.execute(identify)
             with self._source.write() as copy:
                 copy.execute(identify)
+                pairs = ((one, copy.table(one.name)) for one in self._tables.tables)
+                # Without computed ones, and without those that a user has added to one of both.
+                self._columns = {mine.name: mine.columns_dict.keys() & theirs.columns_dict for mine, theirs in pairs}
                 self._leave_out_running(copy)
             theirs = self._source.read("SELECT json_group_array(identity) AS identities FROM runs")[0]["identities"]
             about = "SELECT id, identity, study_id, state, epochs_done, checkpoint, checkpoint_sha256 FROM runs"
@@ -116,11 +118,11 @@ class _Merging:
         return self._merged
 
     def _rows(self, table: str, where: str = "1", *values: Any) -> Iterable[Row]:
-        names = ", ".join(f'"{name}"' for name in self._stored[table])
+        names = ", ".join(f'"{name}"' for name in self._columns[table])
         return map(dict, self._source.each(f"SELECT {names} FROM {table} WHERE {where}", values))
 
     def _insert(self, table: str, rows: Iterable[Row]) -> None:
-        columns, values = (", ".join(shape.format(name) for name in self._stored[table]) for shape in ('"{}"', ":{}"))
+        columns, values = (", ".join(shape.format(name) for name in self._columns[table]) for shape in ('"{}"', ":{}"))
         try:
             self._tables.conn.executemany(f"INSERT INTO {table} ({columns}) VALUES ({values})", rows)
         except sqlite3.IntegrityError as error:  # without the checks of klcli's own tables

@@ -155,6 +155,19 @@ def test_a_run_keeps_its_first_origin(here: Path, other: Path, tmp_path: Path) -
     ]
 
 
+@pytest.mark.parametrize("kind", ["TEXT", "INTEGER", "TEXT NOT NULL DEFAULT 'none'"])
+def test_a_column_that_a_user_has_added_here_gets_no_value(here: Path, other: Path, kind: str) -> None:
+    """SQLite takes the name of a column that is not there for a text, if it is in double quotes."""
+    for table in ("runs", "epochs", "studies", "evaluations"):
+        execute(here, f"ALTER TABLE {table} ADD COLUMN mark {kind}")
+    execute(other, "ALTER TABLE runs ADD COLUMN of_theirs INTEGER")
+    assert [merged.runs for merged in merge(here, other)] == [6]
+    for table, shown in (("runs", "id > 2"), ("epochs", "1"), ("studies", "id > 1"), ("evaluations", "1")):
+        expected = "none" if "DEFAULT" in kind else None
+        assert {row["mark"] for row in rows(here, table, shown)} == {expected}
+    assert "of_theirs" not in rows(here, "runs")[0]
+
+
 def test_progress_is_taken_over_and_what_is_written_here_stays(here: Path, other: Path) -> None:
     checkpoint = other.parent / "checkpoints/run-000002.npz"
     complete = other.read_bytes(), checkpoint.read_bytes()
