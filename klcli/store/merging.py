@@ -161,9 +161,7 @@ class _Merging:
         changed = set[int]()  # studies that were here before and have got something new
         for row in self._rows("runs", "1 ORDER BY id"):
             old, mine = row["id"], known.get(row["identity"])
-            # An unfinished run may have been continued where it comes from.
-            is_further = mine and (row["state"] not in UNFINISHED or row["epochs_done"] > mine["epochs_done"])
-            if mine and not (mine["state"] in UNFINISHED and is_further):
+            if mine and not self._is_further(row, mine):
                 self._numbers["run"][old] = mine["id"]
                 self._merged.known += not self._is_repaired(old, row, mine)
                 continue
@@ -190,6 +188,17 @@ class _Merging:
             [theirs] = self._rows("studies", "id = ?", study)
             self._tables.table("studies").update(self._numbers["study"][study], {"state": theirs["state"]})
 
+    def _is_further(self, row: Row, mine: Row) -> bool:
+        """Whether an unfinished run has been continued where it comes from, and its network was not left behind."""
+        if mine["state"] not in UNFINISHED or row["state"] not in UNFINISHED:
+            return mine["state"] in UNFINISHED
+        is_further: bool = row["epochs_done"] > mine["epochs_done"]
+        if is_further and _has_network(self._mine, mine["id"]) and not _has_network(self._runs, row["id"]):
+            words = f"run {row['id']}: its checkpoint of epoch {row['epochs_done']:g} is missing"
+            self._merged.without_checkpoint.append(f"{words}, merge again when it is there")
+            return False
+        return is_further
+
     def _add_checkpoint(self, old: int, row: Row, number: int) -> str | None:
         """Add the checkpoint of a run to the files to copy and return its new column."""
         if row["checkpoint"] is None:
@@ -200,17 +209,19 @@ class _Merging:
         except StoreError as error:
             self._merged.left_out.append(str(error))
             return None
+        previous = checkpoints.previous(file)
+        if checkpoints.says(previous, row["checkpoint_sha256"]):  # its process was killed before it wrote the row
+            file, previous = previous, file
         if _is_file(file):
             self._files.append((file, own))
         else:
             why = "is missing" if not os.path.lexists(file) else "is no regular file"
             words = f"run {old}: its checkpoint {file} {why}, merge again when it is there"
             self._merged.without_checkpoint.append(words)
-        previous, backup = checkpoints.previous(file), checkpoints.previous(own)
         if _is_file(own):
-            self._backups.append((own, backup))
+            self._backups.append((own, checkpoints.previous(own)))
         elif row["state"] in UNFINISHED and _is_file(previous):
-            self._files.append((previous, backup))
+            self._files.append((previous, checkpoints.previous(own)))
         return checkpoints.column_of(own)
 
     def _is_repaired(self, old: int, row: Row, mine: Row) -> bool:

@@ -176,6 +176,48 @@ def test_the_network_of_a_run_that_went_on_is_copied_later(here: Path, other: Pa
     assert (here.parent / "checkpoints/run-000001.npz").read_bytes() == checkpoint.read_bytes()
 
 
+@pytest.mark.parametrize("is_lost_here", [False, True])
+def test_an_unfinished_run_without_its_network_replaces_none_that_is_here(
+    here: Path, other: Path, is_lost_here: bool
+) -> None:
+    """Its file was left behind when the database was handed in again: the training would begin again."""
+    checkpoint = other.parent / "checkpoints/run-000001.npz"
+    execute(other, "UPDATE runs SET state = 'interrupted', epochs_done = 0 WHERE id = 1")
+    merge(here, other)
+    mine = here.parent / "checkpoints/run-000001.npz"
+    if is_lost_here:
+        mine.unlink()
+    latest = checkpoint.with_name("run-000002.npz")
+    [[sha256]] = execute(other, "SELECT checkpoint_sha256 FROM runs WHERE id = 2")
+    execute(other, f"UPDATE runs SET epochs_done = 1, checkpoint_sha256 = '{sha256}' WHERE id = 1")
+    checkpoint.unlink()
+    merged = merge(here, other)
+    assert (merged.updated, merged.known) == ((1, 2) if is_lost_here else (0, 3))
+    assert "run 1: its checkpoint" in merged.remarks[0] and "merge again when it is there" in merged.remarks[0]
+    if not is_lost_here:
+        with closing(Store(here)) as store:
+            assert store.runs.get(1).epochs_done == 0
+            assert store.runs.checkpoint(store.runs.get(1)).sha256 != sha256
+    shutil.copyfile(latest, checkpoint)
+    assert merge(here, other).updated == 1
+    assert mine.read_bytes() == latest.read_bytes()
+
+
+def test_the_network_is_the_previous_one_if_a_killed_process_did_not_record_its_last(here: Path, other: Path) -> None:
+    """The file is written before its row."""
+    execute(other, "UPDATE runs SET state = 'interrupted', epochs_done = 0 WHERE id = 1")
+    checkpoint = other.parent / "checkpoints/run-000001.npz"
+    merge(here, other)
+    recorded, unrecorded = (checkpoint.with_name(f"run-00000{number}.npz").read_bytes() for number in (2, 3))
+    checkpoint.with_name("run-000001.previous.npz").write_bytes(recorded)
+    checkpoint.write_bytes(unrecorded)
+    [[sha256]] = execute(other, "SELECT checkpoint_sha256 FROM runs WHERE id = 2")
+    execute(other, f"UPDATE runs SET epochs_done = 1, checkpoint_sha256 = '{sha256}' WHERE id = 1")
+    assert merge(here, other).updated == 1
+    assert (here.parent / "checkpoints/run-000001.npz").read_bytes() == recorded
+    assert merge(here, other).changes == 0
+
+
 @pytest.mark.parametrize("name", ["klcli.db", "renamed.db"])
 def test_a_damaged_network_replaces_no_sound_one_and_is_replaced_by_one(here: Path, other: Path, name: str) -> None:
     merge(here, other)
