@@ -18,6 +18,7 @@ from sqlite_utils import Database as Tables
 
 from klcli.errors import StoreError
 from klcli.files import flush, replacing_all
+from klcli.settings.run_command import in_database
 from klcli.store import checkpoints
 from klcli.store.connection import Database, explained, next_number
 from klcli.store.later_checks import Evaluations
@@ -165,6 +166,8 @@ class _Merging:
                 self._numbers["run"][old] = mine["id"]
                 self._merged.known += not self._is_repaired(old, row, mine)
                 continue
+            if not mine and self._is_replaced(row):
+                continue
             number = mine["id"] if mine else checkpoints.new_number(self._tables, self._here)
             self._numbers["run"][old] = number
             self._copied["run"].add(old)
@@ -198,6 +201,16 @@ class _Merging:
             self._merged.without_checkpoint.append(f"{words}, merge again when it is there")
             return False
         return is_further
+
+    def _is_replaced(self, row: Row) -> bool:
+        """Whether another run has the place of this one in its study: it was deleted on one side and trained again."""
+        study = self._numbers["study"].get(row["study_id"])
+        taken = "SELECT id, state FROM runs WHERE study_id = ? AND member = ? LIMIT 1"
+        for one in (found := self._here.read(taken, [study, row["member"]])):
+            delete = in_database(f"klcli runs delete {one['id']}", self._here.path)
+            words = f"run {one['id']}, {one['state']}, has its place in study {study}, to exchange them `{delete}`"
+            self._merged.left_out.append(f"run {row['id']} is left out: {words} and merge again")
+        return bool(found)
 
     def _add_checkpoint(self, old: int, row: Row, number: int) -> str | None:
         """Add the checkpoint of a run to the files to copy and return its new column."""

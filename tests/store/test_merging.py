@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -210,6 +211,38 @@ def test_a_deleted_run_of_a_study_returns_to_its_place(here: Path, other: Path) 
     assert (merged.runs, merged.studies) == (1, 0)
     assert sorted((run["id"], run["member"]) for run in rows(here, "runs", "study_id = 2")) == [(7, 1), (9, 0)]
     assert [study["settings"] for study in rows(here, "studies")] == ["{}", '{"plan": []}', "{}"]
+
+
+def repeat(path: Path, study: int, member: int, row: dict[str, Any]) -> None:
+    """Delete a run of a study and train it again, as a new run."""
+    with closing(Store(path)) as store:
+        store.upkeep.delete([one.id for one in store.studies.members(study) if one.member == member])
+        store.studies.restart(study, {member: row})
+    execute_all(path, f"UPDATE runs SET state = 'complete' WHERE study_id = {study}",
+            f"UPDATE studies SET state = 'complete' WHERE id = {study}")  # fmt: skip
+
+
+@pytest.mark.parametrize("is_here", [False, True], ids=["there", "here"])
+def test_a_place_in_a_study_has_one_run_where_that_was_trained_again(
+    here: Path, other: Path, small_dataset: Any, is_here: bool
+) -> None:
+    merge(here, other)
+    repeat(*((here, 2) if is_here else (other, 1)), 1, planned(small_dataset, 8)[0])
+    mine, theirs = (9, 5) if is_here else (7, 7)
+    for _ in range(2):
+        [merged] = merge(here, other)
+        assert (merged.changes, merged.known) == (0, 5)
+        assert [(run["id"], run["member"]) for run in rows(here, "runs", "study_id = 2")] == [(6, 0), (mine, 1)]
+        [remark] = merged.remarks
+        assert remark.startswith(f"run {theirs} is left out: run {mine}, complete, has its place in study 2")
+        cure = re.search(r"`klcli runs (delete \d+) --db (.*)`", remark)
+        assert cure is not None
+        assert cure.groups() == (f"delete {mine}", str(here))
+    with closing(Store(here)) as store:
+        store.upkeep.delete([mine])
+    assert [merged.runs for merged in merge(here, other)] == [1]
+    [run] = rows(here, "runs", "study_id = 2 AND member = 1")
+    assert run["origin_run"] == theirs
 
 
 def test_a_deleted_study_that_returns_is_again_the_parent_of_its_child(here: Path, other: Path, tmp_path: Path) -> None:
