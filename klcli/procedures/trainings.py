@@ -84,6 +84,7 @@ def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | N
         if run.state == "running":
             setup.observer.warn(f"run {run.id}: {store.runs.training_words(run)}: that process would end now")
         store.runs.claim(run.id)
+        run = store.runs.get(run.id)  # it may have gone on while the images were read
         return _train(setup, store, run, dataset, splits, check, is_resumed=True)
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import Klcli, Refused, Rows, succeeded
@@ -19,8 +20,10 @@ from PIL import Image
 from thinning import mostly_slow
 
 from klcli import Lab, SplitConfig, TrainConfig
+from klcli.data.dataset import Dataset
 from klcli.errors import Interrupted
 from klcli.procedures.observer import Observer
+from klcli.procedures.setup import Setup
 from klcli.store.locks import Locks
 from tests.raw_sql import execute
 
@@ -164,6 +167,31 @@ def test_a_run_of_a_living_process_is_refused(
     assert "run 1 is running, process 4711 on here is training it" in last.stderr
     locks.release(owner)
     assert here("train", "--resume", "last").returncode == 0
+
+
+def test_a_run_that_went_on_while_the_images_were_read_continues_from_there(
+    here: Klcli, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither checkpoint of the row that was read first is there any more: it began again, and lost its epochs."""
+
+    def until(epoch: int) -> dict[str, Any]:
+        return {"on_evaluation": lambda one: os.kill(os.getpid(), signal.SIGINT) if one.epoch == epoch else None}
+
+    with pytest.raises(Interrupted):
+        Lab(data="synthetic").train(CONFIG, **until(1))
+    read_images = Setup.images
+
+    def images(*arguments: Any) -> Dataset:
+        monkeypatch.setattr(Setup, "images", read_images)
+        with pytest.raises(Interrupted):
+            Lab(data="synthetic").resume(1, **until(4))
+        return read_images(*arguments)
+
+    monkeypatch.setattr(Setup, "images", images)
+    said = succeeded(here("train", "--resume", "1")).stderr
+    assert "run 1 continues after epoch 4" in said
+    assert "begins again" not in said
+    assert [row["epoch"] for row in rows("epochs")] == [*range(13)]
 
 
 def test_the_run_of_a_study_names_the_command_of_the_study(
