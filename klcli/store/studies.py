@@ -117,7 +117,9 @@ class Studies:
         The versions of a worker with others than this process are recorded first: the checkpoints contain them.
         """
         runs = [self._runs.get(run_id) for run_id in run_ids]
-        results = {run.id: one for run, one in zip(runs, outcome.results, strict=True) if run.state == "running"}
+        # Another process may have marked a run as interrupted whose lock was lost; one that was taken over is refused.
+        unended, pairs = (*UNFINISHED, "running"), zip(runs, outcome.results, strict=True)
+        results = {run.id: one for run, one in pairs if run.state in unended}
         others = [run.id for run in runs if "later" not in run.versions and run.versions != outcome.versions]
         if elsewhere := results.keys() & others:
             with self._db.write() as db:

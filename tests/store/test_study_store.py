@@ -311,6 +311,33 @@ def test_a_restart_leaves_what_another_process_has_completed_since(store: Store,
     assert sql("SELECT state FROM runs WHERE id = 3") == [{"state": "complete"}]
 
 
+@pytest.mark.parametrize("ending", ["complete", "interrupted"])
+def test_a_living_study_records_what_another_process_took_for_dead(store: Store, sql: Sql, ending: str) -> None:
+    """Its lock was removed or lost. The results of hours were thrown away, and the study called itself complete."""
+    begin(store)
+    for lock in store.locks.folder.iterdir():
+        lock.unlink()
+    with closing(Store(Path(store.path))):  # marks them
+        pass
+    assert {run["state"] for run in sql("SELECT state FROM runs")} == {"interrupted"}
+    for runs, positions in (([1, 2], (0, 1)), ([3, 4], (2, 3))):
+        store.studies.record_stack(runs, outcome(positions, diverged=(3,)))
+    store.studies.end(1, ending)
+    found = sql("SELECT state, error, validation_accuracy, checkpoint_sha256 IS NOT NULL AS has FROM runs")
+    assert [tuple(run.values()) for run in found[:3]] == [("complete", None, (p + 1) / 7, 1) for p in range(3)]
+    assert found[3]["state"] == "diverged"
+    assert sql("SELECT state FROM studies") == [{"state": ending}]
+
+
+def test_a_study_records_no_run_that_another_process_has_taken_over(store: Store, sql: Sql) -> None:
+    begin(store)
+    sql("UPDATE runs SET state = 'interrupted', owner = ? WHERE id = 2", store.locks.take())
+    before = sql("SELECT * FROM runs")
+    with pytest.raises(StoreError, match="run 2 has been taken over"):
+        store.studies.record_stack([2], outcome((1,)))
+    assert sql("SELECT * FROM runs") == before
+
+
 def test_without_locks_the_runs_of_a_killed_study_continue_from_their_checkpoints(
     store: Store, sql: Sql, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
