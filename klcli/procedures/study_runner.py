@@ -141,6 +141,8 @@ class StudyRunner:
         self, study_id: int, stage: str, tasks: list[StackTask], executor: Executor, check: Callable[[], None]
     ) -> None:
         runs = {run.member: run for run in self.store.studies.members(study_id)}
+        # Another process may have completed some until this one took over the rest.
+        tasks = [task for task in tasks if any(runs[p].state not in ENDED for p in task.positions)]
         for index, task in enumerate(tasks):
             run = runs[task.positions[0]]
             if run.state == "running" and run.checkpoint:  # it continues

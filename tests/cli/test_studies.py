@@ -18,6 +18,8 @@ from command import Klcli, change, read, succeeded
 from dask_cluster import Cluster, cluster
 from light import COMPILED, LIGHT
 
+from klcli.training.environment import Environment, environment
+
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them"),
     pytest.mark.usefixtures("unrendered"),
@@ -98,6 +100,43 @@ def test_a_complete_study_is_resumed_without_training(here: Klcli, tmp_path: Pat
     assert printed(here(*command)) != printed(first)  # without --resume a study is a new one
     assert len(read(tmp_path, "SELECT * FROM studies")) == 6
     assert here(*quick, "--coarse", "--epochs", "3", "--resume").stderr.count("a new one begins") == 1
+
+
+@pytest.mark.parametrize("completed", ["id = 2", "1"])
+def test_what_another_process_completed_meanwhile_is_not_trained_again(
+    here: Klcli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, completed: str
+) -> None:
+    """A network in the middle of that training took the place of the one that was complete."""
+    command = (
+        "train",
+        "--data",
+        "synthetic",
+        "--subset",
+        "300",
+        "--hidden",
+        "10",
+        "--step-epochs",
+        "1",
+        "--epochs",
+        "2",
+    )
+    command += ("--repeats", "2", "--jobs", "1")
+    printed(here(*command))
+    change(tmp_path, "UPDATE runs SET state = 'interrupted'")
+    change(tmp_path, "UPDATE studies SET state = 'interrupted'")
+    theirs = tmp_path / "results/checkpoints/run-000002.npz"
+    theirs.write_bytes(b"of the other process")
+    monkeypatch.setattr("klcli.studies.execution.RESULT_SECONDS", 0.0)
+
+    def now() -> Environment:
+        change(tmp_path, f"UPDATE runs SET state = 'complete' WHERE {completed}")
+        return environment()
+
+    monkeypatch.setattr("klcli.procedures.study_runner.environment", now)
+    printed(here(*command, "--resume", "last"))
+    assert theirs.read_bytes() == b"of the other process"
+    assert {run["state"] for run in read(tmp_path, "SELECT state FROM runs")} == {"complete"}
+    assert read(tmp_path, "SELECT state FROM studies") == [{"state": "complete"}]
 
 
 def wait_for_groups(process: "subprocess.Popen[str]", count: int) -> list[str]:
