@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -280,9 +281,14 @@ def test_a_run_without_snapshots_has_none_to_average(here: Klcli, refused: Refus
 
 
 def test_a_study_keeps_the_snapshots_of_each_member(here: Klcli, rows: Rows) -> None:
-    assert here("train", *TINY, "--snapshots", "--repeats", "2", "--jobs", "1").returncode == 0
+    done = succeeded(here("train", *TINY, "--snapshots", "--repeats", "2", "--jobs", "1"))
     assert [run["snapshots"] for run in rows("runs")] == [2, 2]
-    assert all(run["ensemble_test_accuracy"] > 0 for run in rows("runs"))
+    shown = here("report", "--study", "1").stdout
+    for split, name in product(("validation", "test"), ("accuracy", "loss")):
+        values = [run[f"ensemble_{split}_{name}"] for run in rows("runs")]
+        for text in (done.stdout, shown):
+            [line] = re.findall(rf"^ +{split}, mean of 2 snapshots +{name} +(.*)", text, re.MULTILINE)
+            assert line.split()[:3] == [f"{np.mean(values):.4f}", f"{np.std(values, ddof=1):.4f}", "2"]
 
 
 @pytest.mark.parametrize("more", [[], ["--repeats", "2"]], ids=" ".join)
