@@ -127,6 +127,17 @@ def test_a_decay_of_eta_is_obeyed_by_the_final_training_and_warned_of_in_a_singl
     assert (final["cycles"], final["eta_decay"]) == (3, 0.5)
 
 
+def test_the_final_training_of_a_search_keeps_snapshots_that_its_stages_are_too_short_for(
+    here: Klcli, rows: Rows
+) -> None:
+    tiny = ("--data", "synthetic", "--subset", "200", "--hidden", "5", "--step-size", "2", "--epochs", "1")
+    search = ("search-lambda", *tiny, "--snapshots", "--values", "0.1", "--jobs", "1")
+    said = "--snapshots: no network is kept"
+    assert said in succeeded(here(*search)).stderr
+    assert said not in succeeded(here(*search, "--final")).stderr
+    assert [run["snapshots"] for run in rows("runs")] == [None, None, 3]
+
+
 def test_options_of_bn_of_a_gradient_check_without_bn_are_refused(here: Klcli, refused: Refused) -> None:
     refused(here("gradcheck", "--bn-position", "after"), 2, "--bn-position after", "add --bn")
 
