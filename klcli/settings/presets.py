@@ -11,10 +11,10 @@ from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import require, with_values
 from klcli.settings.train_config import NEEDED, TrainConfig
 
-# A setting, and the one that would hide its value.
+# A setting, and those that would hide its value.
 HIDING = {
-    "cycles": "epochs", "step_epochs": "step_size",
-    "split.validation": "split.validation_batches", "split.split_seed": "split.validation_batches",
+    "cycles": ("epochs",), "step_epochs": ("step_size", "epochs"), "step_size": ("epochs",),
+    "split.validation": ("split.validation_batches",), "split.split_seed": ("split.validation_batches",),
 }  # fmt: skip
 
 
@@ -62,10 +62,8 @@ def override(config: TrainConfig, own: Mapping[str, Any]) -> TrainConfig:
     --step-size, for example, drop the preset's epochs, and --activation relu the slope of its silu.
     """
     values = {**vars(config), **own}
-    dropped = {HIDING[name] for name in own if name in HIDING}
+    dropped = {key for name in own for key in HIDING.get(name, ())}
     dropped |= {key for key, (needed, suited) in NEEDED.items() if values[needed] not in suited}
-    if own.keys() & {"step_epochs", "step_size"}:
-        dropped.add("epochs")
     if not (values["shift"] or values["contrast"]):
         dropped.add("weak_augmentation")
     try:

@@ -25,10 +25,7 @@ def without_seeds_in_split(config: TrainConfig) -> TrainConfig:
 
 
 def settings_and_seeds(config: TrainConfig) -> tuple[TrainConfig, tuple[int | None, ...]]:
-    """Return what determines the numbers of a training; an omitted order seed equals the seed.
-
-    The order seed is None where nothing is drawn with it.
-    """
+    """Return what determines the numbers of a training; an omitted order seed is the seed, None if nothing is drawn."""
     return without_seeds(config), (config.seed, config.shared_seed if config.draws else None, config.split.split_seed)
 
 
