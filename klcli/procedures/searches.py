@@ -53,7 +53,8 @@ def search_lambda(
     Range(what.between[0], what.between[1], what.scale)
     with setup.pinned():
         runner = StudyRunner.opened(setup, config, resume)
-        setup.warn_of_cycles(replace(config, eta_decay=1.0) if what.final else config)  # the final training obeys it
+        # The final training obeys these two.
+        setup.warn_of_cycles(replace(config, eta_decay=1.0, snapshots=False) if what.final else config)
         return search(runner, config, what, repeats, vary)
 
 

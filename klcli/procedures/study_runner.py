@@ -172,11 +172,16 @@ class StudyRunner:
 
     def _refuse_other_repeats(self, kind: str, stage: str, settings: dict[str, Any]) -> None:
         """Raise ConfigError if the study to complete is there, but its repeats vary something else."""
-        rest, plan, _ = identity(settings)
+        wanted = kind, stage, _whatever_varies(settings)
         for one in reversed(self.store.studies.all() if self.has_vary else []):
-            own_rest, own_plan, _ = identity(one.settings)
-            is_alike = (one.kind, one.stage, own_rest, own_plan[:1]) == (kind, stage, rest, plan[:1])
-            if is_alike and [config for config, _ in own_plan] == [config for config, _ in plan]:
-                other = one.settings.get("vary", "init")  # an older klcli held the order of the images
+            other = one.settings.get("vary", "init")  # an older klcli held the order of the images
+            if other != settings["vary"] and (one.kind, one.stage, _whatever_varies(one.settings)) == wanted:
                 cure = f"add --vary {other} to complete it, or omit --resume to begin a new one"
                 raise ConfigError(f"--resume: the repeats of study {one.id} are those of --vary {other}: {cure}")
+
+
+def _whatever_varies(settings: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what plans of any --vary have in common, the seeds of their first repeat among it."""
+    rest, plan, _ = identity(settings)
+    seeds = [(seed, order, None if drawn == seed else drawn) for _, (seed, order, drawn) in plan[:1]]
+    return rest, seeds, [config for config, _ in plan]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from klcli.settings.run_names import ranges_words, runs_words
-from klcli.settings.sameness import SETTINGS, not_default, without_seeds
+from klcli.settings.sameness import SETTINGS, not_default, settings_and_seeds, without_seeds
 from klcli.settings.setting import value_of
 from klcli.settings.split_config import SplitConfig, listed
 from klcli.settings.train_config import CYCLIC, TRANSDUCTIVE, TrainConfig
@@ -139,7 +139,7 @@ def settings_words(run: Run, together_with: Sequence[Run] = ()) -> dict[str, str
     epochs = f"{config.schedule} over {run.epochs:g} {counted(run.epochs, 'epoch')}"
     cycles = f"{run.cycles:g} {counted(run.cycles, 'cycle')} of 2 n_s"
     rising = "" if config.schedule == "constant" else f"{config.eta_min:g} to "
-    has_orders = any(one.shared_seed != one.seed for one in configs)
+    has_orders = any(one.draws and one.shared_seed != one.seed for one in configs)
     return {
         "images": images_words(run, *together_with),
         "lambda": f"lambda {config.lam:g}",
@@ -167,7 +167,7 @@ def repeats_note(runs: Sequence[Run]) -> str:
     runs = [run for run in runs if run.state == "complete"]
     if max(Counter(without_seeds(run.config) for run in runs).values(), default=0) < 2:
         return ""
-    weights, order = ({getattr(run.config, seed) for run in runs} for seed in ("seed", "shared_seed"))
+    weights, order, _ = map(set, zip(*(settings_and_seeds(run.config)[1] for run in runs), strict=True))
     varied = {
         (False, True): "the weights alone, order of the images, dropout and augmentation being the same",
         (True, False): "the order of the images, dropout and augmentation, the initial weights being the same",

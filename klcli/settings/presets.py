@@ -11,10 +11,10 @@ from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import require, with_values
 from klcli.settings.train_config import NEEDED, TrainConfig
 
-# A setting, and the one that was chosen to suit its value.
-BELONGING = {needed: key for key, (needed, _) in NEEDED.items()} | {
-    "cycles": "epochs", "step_epochs": "step_size",
-    "split.validation": "split.validation_batches", "split.split_seed": "split.validation_batches",
+# A setting, and those that would hide its value.
+HIDING = {
+    "cycles": ("epochs",), "step_epochs": ("step_size", "epochs"), "step_size": ("epochs",),
+    "split.validation": ("split.validation_batches",), "split.split_seed": ("split.validation_batches",),
 }  # fmt: skip
 
 
@@ -58,14 +58,14 @@ def require_settings(config: TrainConfig) -> None:
 def override(config: TrainConfig, own: Mapping[str, Any]) -> TrainConfig:
     """Return a config with the user's own settings, by key.
 
-    Settings that suit the old value of one return to their defaults: --cycles, --step-epochs and --step-size, for
-    example, drop the preset's epochs.
+    Settings that hide one of them or do not suit its value return to their defaults: --cycles, --step-epochs and
+    --step-size, for example, drop the preset's epochs, and --activation relu the slope of its silu.
     """
-    dropped = [BELONGING[name] for name in own if BELONGING.get(name, name) not in own]
-    if own.keys() & {"step_epochs", "step_size"}:
-        dropped += {"epochs"} - own.keys()
-    if not any(own.get(key, getattr(config, key)) for key in ("shift", "contrast")):
-        dropped += {"weak_augmentation"} - own.keys()
+    values = {**vars(config), **own}
+    dropped = {key for name in own for key in HIDING.get(name, ())}
+    dropped |= {key for key, (needed, suited) in NEEDED.items() if values[needed] not in suited}
+    if not (values["shift"] or values["contrast"]):
+        dropped.add("weak_augmentation")
     try:
         return with_values(config, {key: SETTINGS[key].default for key in dropped} | dict(own))
     except ConfigError as error:

@@ -25,8 +25,8 @@ def without_seeds_in_split(config: TrainConfig) -> TrainConfig:
 
 
 def settings_and_seeds(config: TrainConfig) -> tuple[TrainConfig, tuple[int | None, ...]]:
-    """Return what determines the numbers of a training; an omitted order seed equals the seed."""
-    return without_seeds(config), (config.seed, config.shared_seed, config.split.split_seed)
+    """Return what determines the numbers of a training; an omitted order seed is the seed, None if nothing is drawn."""
+    return without_seeds(config), (config.seed, config.shared_seed if config.draws else None, config.split.split_seed)
 
 
 def numbers_key(config: TrainConfig, step_size: int, epochs: float) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,27 @@ def test_a_search_of_an_older_klcli_with_one_seed_is_completed(here: Klcli, rows
     assert here(*command, "--resume").returncode == 0
     assert [numbers(run) for run in rows("runs")] == [numbers(run) for run in before]
     assert [study["state"] for study in rows("studies")] == ["complete"]
+
+
+@pytest.mark.parametrize("seeds", [("--seed", "1"), ("--split-seed", "3")], ids=" ".join)
+@pytest.mark.parametrize(("first", "then"), [*permutations(("all", "init", "order", "split"), 2)])
+def test_repeats_that_vary_something_else_are_not_begun_where_others_are_continued(
+    here: Klcli, rows: Rows, first: str, then: str, seeds: tuple[str, ...]
+) -> None:
+    command = ("train", *SMALL, *seeds, "--epochs", "0", "--repeats", "2", "--jobs", "1")
+    succeeded(here(*command, "--vary", first))
+    done = here(*command, "--vary", then, "--resume", "last")
+    assert (done.returncode, done.stdout, len(rows("runs"))) == (2, "", 2)
+    assert f"study 1 are those of --vary {first}: add --vary {first} to complete it, or omit --resume" in done.stderr
+    succeeded(here(*command, "--vary", first, "--resume", "last"))
+    assert len(rows("runs")) == 2
+
+
+def test_repeats_with_other_seeds_that_vary_the_same_are_begun(here: Klcli, rows: Rows) -> None:
+    command = ("train", *SMALL, "--epochs", "0", "--repeats", "2", "--jobs", "1")
+    succeeded(here(*command))
+    succeeded(here(*command, "--split-seed", "0", "--resume", "last"))  # the seed with which --vary split begins
+    assert [run["split_seed"] for run in rows("runs")] == [None, None, 0, 0]
 
 
 @pytest.mark.parametrize(

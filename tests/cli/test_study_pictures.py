@@ -171,6 +171,16 @@ def test_a_kind_without_a_figure_is_refused_with_those_that_there_are(
     )
 
 
+@pytest.mark.usefixtures("unrendered")
+def test_repeats_with_single_images_have_the_pictures_of_others(here: Klcli, refused: Refused) -> None:
+    """Batch normalisation refuses minibatches of one image, also where networks without and with it are paired."""
+    small = ("--data", "synthetic", "--subset", "20", "--hidden", "5", "--epochs", "1", "--batch-size", "1")
+    succeeded(here("train", *small, "--repeats", "2", "--jobs", "1"))
+    for kind in ("lambda", "bn"):
+        message = refused(here("report", "--study", "1", "--plot", kind), 2)
+        assert message.endswith(f"--plot {kind}: study 1 is repeats; choose one of curves, training")
+
+
 def test_a_study_without_a_complete_run_says_so(here: Klcli, studies: Path, refused: Refused) -> None:
     change(studies, "UPDATE runs SET state = 'diverged' WHERE study_id IN (1, 3, 4, 5)")
     assert "study 1 is a lambda search (values), without a complete run; choose one of curves, training" in refused(

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,17 @@ def test_a_decay_of_eta_is_obeyed_by_the_final_training_and_warned_of_in_a_singl
     assert said not in succeeded(here(*search, "--final")).stderr
     [*_, final] = rows("runs")
     assert (final["cycles"], final["eta_decay"]) == (3, 0.5)
+
+
+def test_the_final_training_of_a_search_keeps_snapshots_that_its_stages_are_too_short_for(
+    here: Klcli, rows: Rows
+) -> None:
+    tiny = ("--data", "synthetic", "--subset", "200", "--hidden", "5", "--step-size", "2", "--epochs", "1")
+    search = ("search-lambda", *tiny, "--snapshots", "--values", "0.1", "--jobs", "1")
+    said = "--snapshots: no network is kept"
+    assert said in succeeded(here(*search)).stderr
+    assert said not in succeeded(here(*search, "--final")).stderr
+    assert [run["snapshots"] for run in rows("runs")] == [None, None, 3]
 
 
 def test_options_of_bn_of_a_gradient_check_without_bn_are_refused(here: Klcli, refused: Refused) -> None:
@@ -280,9 +292,14 @@ def test_a_run_without_snapshots_has_none_to_average(here: Klcli, refused: Refus
 
 
 def test_a_study_keeps_the_snapshots_of_each_member(here: Klcli, rows: Rows) -> None:
-    assert here("train", *TINY, "--snapshots", "--repeats", "2", "--jobs", "1").returncode == 0
+    done = succeeded(here("train", *TINY, "--snapshots", "--repeats", "2", "--jobs", "1"))
     assert [run["snapshots"] for run in rows("runs")] == [2, 2]
-    assert all(run["ensemble_test_accuracy"] > 0 for run in rows("runs"))
+    shown = here("report", "--study", "1").stdout
+    for split, name in product(("validation", "test"), ("accuracy", "loss")):
+        values = [run[f"ensemble_{split}_{name}"] for run in rows("runs")]
+        for text in (done.stdout, shown):
+            [line] = re.findall(rf"^ +{split}, mean of 2 snapshots +{name} +(.*)", text, re.MULTILINE)
+            assert line.split()[:3] == [f"{np.mean(values):.4f}", f"{np.std(values, ddof=1):.4f}", "2"]
 
 
 @pytest.mark.parametrize("more", [[], ["--repeats", "2"]], ids=" ".join)

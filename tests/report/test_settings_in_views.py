@@ -3,16 +3,17 @@
 A setting that is added to TrainConfig is tested here by itself.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import records
 
 from klcli.errors import ConfigError
-from klcli.report.plots.curves import overlay
+from klcli.report.plots.curves import overlay, repeats
 from klcli.report.tables.groups import group, group_notes, varying
 from klcli.report.tables.runs import comparison_table, list_table
-from klcli.report.words import network_name, options_words, settings_line
+from klcli.report.words import network_name, options_words, repeats_note, settings_line
 from klcli.settings.sameness import SETTINGS, differences, settings_and_seeds, without_seeds
 from klcli.settings.setting import Setting, value_of, with_values
 from klcli.settings.train_config import TrainConfig
@@ -119,6 +120,27 @@ def test_a_setting_without_effect_makes_no_second_seed() -> None:
     runs = [records.run(1, TrainConfig()), records.run(2, TrainConfig(bn_eps=1e-5))]
     [one], repeated = group(runs, ())
     assert ([*one.runs], repeated) == (runs[:1], runs[1:])
+
+
+def test_a_seed_of_an_order_that_nothing_draws_makes_no_second_seed() -> None:
+    """The second of `--no-shuffle --repeats 3 --vary init`, and its own command with `--seed 1` alone."""
+    in_order = [TrainConfig(shuffle=False, seed=1, order_seed=order) for order in (0, None)]
+    runs = [records.run(1 + n, config) for n, config in enumerate(in_order)]
+    [one], repeated = group(runs, ())
+    assert ([*one.runs], repeated) == (runs[:1], runs[1:])
+    assert repeats(runs) == [runs[:1]]
+    drawn = [records.run(run.id, replace(run.config, dropout=0.1)) for run in runs]
+    assert group(drawn, ())[1] == []
+    assert repeats(drawn) == [drawn]
+
+
+@pytest.mark.parametrize("order", [None, 0], ids=["all", "init"])
+def test_repeats_without_anything_drawn_are_over_seeds_of_the_weights(order: int | None) -> None:
+    runs = [records.run(1 + seed, TrainConfig(shuffle=False, seed=seed, order_seed=order)) for seed in range(3)]
+    groups, repeated = group(runs, ())
+    assert "Row 1: the seeds are of the weights alone" in " ".join(group_notes(groups, (), repeated))
+    assert "over 3 seeds of the weights alone" in repeats_note(runs)
+    assert settings_line(runs[0], together_with=runs).endswith("not shuffled, he, seeds 0 to 2")
 
 
 def test_a_name_for_settings_is_none() -> None:

@@ -10,7 +10,8 @@ def settings_page() -> str:
         "# The settings of a training",
         "Every setting is an option of `klcli train`, a field of `TrainConfig` in Python, a key of a preset and of the "
         "column `config`, and a column of the table `runs`, by which `klcli report --where` filters. Columns hold NULL "
-        "where a setting has no value; `step_size`, `cycles` and `epochs` hold what follows from all settings.",
+        "where a setting has no value, those of batch files an empty text; `step_size`, `cycles` and `epochs` hold "
+        "what follows from all settings.",
     ]
     for role in Role:
         if rows := [_row(one) for one in SETTINGS.values() if one.role == role]:

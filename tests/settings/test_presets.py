@@ -44,6 +44,11 @@ def test_every_preset_has_a_line_that_describes_it() -> None:
         ({"sigma": 0.5}, {"sigma": 0.5}),
         ({"activation": "relu"}, {"activation": "relu", "silu_slope": 1.0}),
         ({"bn_statistics": "ema"}, {"bn_statistics": "ema", "bn_samples": None}),
+        ({"activation": "silu"}, {}),  # what suits the typed value stays
+        ({"bn_statistics": "precise"}, {}),
+        ({"bn_statistics": "adaptive"}, {"bn_statistics": "adaptive"}),
+        ({"initializer": "normal"}, {}),
+        ({"cycles": 2}, {"epochs": None}),  # the value of the preset, but the preset's epochs would hide it
         ({"split.subset": 300}, {"split": SplitConfig(validation=1000, subset=300)}),
     ],
 )

@@ -168,12 +168,11 @@ def test_replicas_of_a_stack_may_differ_in_seed_lambda_sigma_and_rates_alone() -
 
 def test_sqlite_reads_from_the_stored_config_what_klcli_writes_into_columns() -> None:
     config = TrainConfig(
-        hidden=(30, 20), batch_norm=True, lam=0.25, flip=True, bn_eps=1e-5, split=SplitConfig(subset=700), seed=8,
-        whitening=12,
+        hidden=(30, 20), batch_norm=True, lam=0.25, flip=True, bn_eps=1e-5, seed=8, whitening=12,
+        split=SplitConfig(subset=700, train_batches=(1, 3)),
     )  # fmt: skip
     connection = sqlite3.connect(":memory:")
-    defined = {name: text for name, text in virtual_columns().items() if name not in ("hidden", "train_batches")}
-    defined.pop("validation_batches")
+    defined = virtual_columns()
     columns_text = ", ".join(f'"{name}" {text}' for name, text in defined.items())
     connection.execute(f"CREATE TABLE runs (config TEXT, {columns_text})")
     connection.execute("INSERT INTO runs (config) VALUES (?)", [config.to_json()])
@@ -184,6 +183,7 @@ def test_sqlite_reads_from_the_stored_config_what_klcli_writes_into_columns() ->
     usual = columns(TrainConfig(batch_norm=True)) | {"batch_norm": 0}
     assert dict(zip(defined, oldest, strict=True)) == {name: usual[name] for name in defined}
     assert columns(config)["hidden"] == "30 20"
+    assert (columns(config)["train_batches"], columns(config)["validation_batches"]) == ("1 3", "")  # NULL for neither
 
 
 @pytest.mark.parametrize(

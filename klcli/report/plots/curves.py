@@ -1,7 +1,6 @@
 """Curves over update steps: of one run, its repeats or several settings, without and with BN, of a range test."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import cycle, product
 from statistics import fmean, stdev
 from textwrap import shorten
@@ -14,6 +13,7 @@ from klcli.report.tables.groups import varying
 from klcli.report.tables.studies import suggestion_of
 from klcli.report.tables.table import SPLITS
 from klcli.settings.sameness import SETTINGS, differences, settings_and_seeds, without_seeds
+from klcli.settings.setting import with_valid
 from klcli.settings.train_config import CYCLIC, TrainConfig
 from klcli.store.records import Epoch, Run
 from klcli.training.budget import Budget
@@ -237,7 +237,7 @@ def bn_pairs(runs: Runs) -> list[tuple[Runs, Runs]]:
     """
     found: dict[tuple[str, TrainConfig], tuple[list[Runs], list[Runs]]] = {}
     for own in repeats(runs):
-        alike = own[0].dataset_sha256, replace(without_seeds(own[0].config), batch_norm=True)
+        alike = own[0].dataset_sha256, with_valid(without_seeds(own[0].config), batch_norm=True)
         found.setdefault(alike, ([], []))[own[0].config.batch_norm].append(own)
     pairs = [[*product(*both)] for both in found.values()]
     return [one for own in pairs for one in [(a, b) for a, b in own if a[0].method == b[0].method] or own[:1]]

@@ -11,7 +11,7 @@ from klcli.report.tables.studies import sample_of, spread
 from klcli.report.tables.table import Column, Row, Shown, Table, columns
 from klcli.report.words import counted, images_words, not_counted, numbered, setting_value, value_words
 from klcli.settings.run_names import names_of, ranges_words
-from klcli.settings.sameness import SETTINGS, differences, numbers_key, without_seeds
+from klcli.settings.sameness import SETTINGS, differences, numbers_key, settings_and_seeds, without_seeds
 from klcli.settings.setting import Setting
 from klcli.store.records import Run, RunResult
 from klcli.studies.statistics import SIGNIFICANCE, Comparison, Sample, compare
@@ -93,11 +93,12 @@ def group_notes(groups: Sequence[Group], by: Sequence[Setting], repeated: Runs) 
         what = f"{numbered('Row', rows)} of the table {'mixes' if len(rows) == 1 else 'mix'} runs with different"
         cure = "the deviation is not that of seeds alone, and not tested; add to --group-by or filter with --where"
         notes.append(f"{what} {labels}: {cure}")
-    seeds = [({one.config.shared_seed for one in own.runs}, {one.config.seed for one in own.runs}) for own in groups]
-    if held := [number for number, (orders, own) in enumerate(seeds, start=1) if len(orders) == 1 < len(own)]:
+    drawn = [zip(*(settings_and_seeds(run.config)[1] for run in own.runs), strict=True) for own in groups]
+    seeds = [[*map(set, own)] for own in drawn]
+    if held := [number for number, (own, orders, _) in enumerate(seeds, start=1) if len(orders) == 1 < len(own)]:
         what = f"{numbered('Row', held)}: the seeds are of the weights alone, with one order of the images"
         notes.append(f"{what}: the deviation does not contain that of the order.")
-    if held := [number for number, (orders, own) in enumerate(seeds, start=1) if len(own) == 1 < len(orders)]:
+    if held := [number for number, (own, orders, _) in enumerate(seeds, start=1) if len(own) == 1 < len(orders)]:
         what = f"{numbered('Row', held)}: the seeds are of the order alone, with the same initial weights"
         notes.append(f"{what}: the deviation does not contain that of the weights.")
     if repeated:

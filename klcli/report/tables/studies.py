@@ -125,8 +125,11 @@ def interval_table(runs: Sequence[Run]) -> Table:
 
 def repeats_table(title: str, runs: Sequence[Run]) -> Table:
     """Mean, standard deviation and 95 % interval over the complete runs, by split and measure."""
-    keys = product(SPLITS, MEASURES)
-    rows = [{"split": split, "measure": name} | spread(sample_of(runs, f"{split}_{name}")) for split, name in keys]
+    keys = [(split, name, f"{split}_{name}") for split, name in product(SPLITS, MEASURES)]
+    if n := max((run.snapshots or 0 for run in runs), default=0):
+        mean, measured = f"mean of {n} {counted(n, 'snapshot')}", product(SPLITS[1:], ("accuracy", "loss"))
+        keys += [(f"{split}, {mean}", name, f"ensemble_{split}_{name}") for split, name in measured]
+    rows = [{"split": split, "measure": name} | spread(sample_of(runs, key)) for split, name, key in keys]
     return Table(title, columns(f"*split; *measure=; {_INTERVAL}"), rows)
 
 
