@@ -128,8 +128,8 @@ def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -
     settings, this = study.settings, f"--from {study.id}: this study"
     require(study.kind == KIND and "low" in settings, f"{this} is not a coarse or fine lambda search")
     require(settings.get("dataset_sha256") == sha256, f"{this} used other images, name them with --data")
-    cure = "wait for its end" if study.state == "running" else "repeat its command with --resume first"
-    require(study.state == "complete", f"{this} is {study.state}, {cure}")
+    wait = "wait for its end or, if its process has ended, " * (study.state == "running")
+    require(study.state == "complete", f"{this} is {study.state}, {wait}repeat its command with --resume first")
     found = differences(TrainConfig.from_values(settings["plan"][0]), config)
     differing = {SETTINGS[key]: values for key, values in found.items() if key not in FREE}
     words = ", ".join(f"{one.label} {one.words(old)} (here {one.words(new)})" for one, (old, new) in differing.items())

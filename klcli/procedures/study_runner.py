@@ -90,7 +90,7 @@ class StudyRunner:
         self.setup.warn_of_precision(plan)
         now, data, db = environment(), self.setup.data or self.dataset.name, self.setup.db
         changed = next(filter(None, (changes(run.versions, now.versions) for run in ended.values())), None)
-        if earlier and changed:
+        if earlier and changed and not self.setup.executor:  # the versions of Dask's workers are not known yet
             n = len(ended)
             runs = f"{n} run{'s' * (n > 1)} of study {earlier.id} {'were' if n > 1 else 'was'}"
             self.setup.observer.warn(f"{runs} trained with {changed}: the bits of the others can differ")
@@ -146,7 +146,8 @@ class StudyRunner:
         for index, task in enumerate(tasks):
             run = runs[task.positions[0]]
             if run.state == "running" and run.checkpoint:  # it continues
-                tasks[index] = replace(task, snapshot=restored(self.setup, self.store, run))
+                snapshot = restored(self.setup, self.store, run, is_here=not self.setup.executor)
+                tasks[index] = replace(task, snapshot=snapshot)
         updates = [updates_of(task.configs, is_chain=task.is_chain) for task in tasks]
         with self.setup.observer.study(f"study {study_id} {stage}", tasks, updates) as observer:
             recorded = [len(task.snapshot.epochs) if task.snapshot else 0 for task in tasks]

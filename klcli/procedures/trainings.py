@@ -140,11 +140,14 @@ def _train(
     return store.runs.get(run.id)
 
 
-def restored(setup: Setup, store: Store, run: Run) -> Snapshot | None:
-    """Return the snapshot from which a run continues, if there is one; record the versions that train the rest."""
+def restored(setup: Setup, store: Store, run: Run, *, is_here: bool = True) -> Snapshot | None:
+    """Return the snapshot from which a run continues, if there is one; record the versions that train the rest.
+
+    Those of a worker elsewhere are not known before it returns the run.
+    """
     snapshot, remark = store.runs.snapshot(run)
     done = snapshot.epochs[-1].epoch if snapshot and snapshot.epochs else 0
-    versions, changed = continued(run.versions, done)
+    versions, changed = continued(run.versions, done, environment().versions) if is_here else (run.versions, "")
     store.runs.record_versions(run.id, versions, snapshot.step if snapshot else -1)
     differing = changed and f"run {run.id} was trained with {changed}: its bits can differ from here on"
     for warning in filter(None, [remark, differing]):

@@ -107,8 +107,8 @@ class Painter:
         unfinished = "" if any(run.state == "complete" for run in view.runs) else ", without a complete run"
         each = " of each split" * (len(self._splits) > 1)
         many = f", with more than {self._most} curves{each}" if kind == "curves" and not unfinished else ""
-        completed = "wait for its end" if study.state == "running" else "repeat its command with --resume"
-        cure = f"choose one of {others}" if others else completed
+        wait = "wait for its end or, if its process has ended, " * (study.state == "running")
+        cure = f"choose one of {others}" if others else f"{wait}repeat its command with --resume"
         stage = f" ({study.stage})" if study.stage else ""
         words = {
             "lambda": f"a lambda search{stage}",

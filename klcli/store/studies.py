@@ -116,15 +116,17 @@ class Studies:
 
         The versions of a worker with others than this process are recorded first: the checkpoints contain them.
         """
+        from klcli.training.environment import continued
+
         runs = [self._runs.get(run_id) for run_id in run_ids]
         # Another process may have marked a run as interrupted whose lock was lost; one that was taken over is refused.
         unended, pairs = (*UNFINISHED, "running"), zip(runs, outcome.results, strict=True)
         results = {run.id: one for run, one in pairs if run.state in unended}
-        others = [run.id for run in runs if "later" not in run.versions and run.versions != outcome.versions]
-        if elsewhere := results.keys() & others:
+        versions = {run.id: continued(run.versions, outcome.since, outcome.versions)[0] for run in runs}
+        if elsewhere := [run.id for run in runs if run.id in results and run.versions != versions[run.id]]:
             with self._db.write() as db:
                 for run_id in elsewhere:
-                    self._runs.update(db, run_id, {"versions": json.dumps(outcome.versions)})
+                    self._runs.update(db, run_id, {"versions": json.dumps(versions[run_id])})
         rows = {}
         for run_id, result in results.items():
             state, error = result.end

@@ -160,6 +160,7 @@ class StackOutcome:
     results: list[TrainResult]
     seconds: float
     versions: dict[str, str]  # of the environment that trained it
+    since: float = 0.0  # the epoch after which it continued
 
 
 def stacks(plan: Sequence[TrainConfig]) -> list[tuple[int, ...]]:
@@ -195,7 +196,8 @@ def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
             results = train(task.configs, splits, on_evaluation=on_evaluation, snapshot=task.snapshot, **how)
     before = sum(metrics.seconds for metrics in task.snapshot.epochs) if task.snapshot else 0.0
     seconds = before + time.perf_counter() - started
-    return StackOutcome(task.positions, results, seconds, environment().versions)
+    since = task.snapshot.epochs[-1].epoch if task.snapshot and task.snapshot.epochs else 0.0
+    return StackOutcome(task.positions, results, seconds, environment().versions, since)
 
 
 @lru_cache(maxsize=2)  # the stacks of a study share the splits, and the standardisation takes 0.2 s

@@ -59,12 +59,11 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return "; ".join(found)
 
 
-def continued(versions: dict[str, Any], epoch: float) -> tuple[dict[str, Any], str]:
-    """Return the versions to record for a run that this process continues after `epoch`, and a text of the changes.
+def continued(versions: dict[str, Any], epoch: float, now: dict[str, str]) -> tuple[dict[str, Any], str]:
+    """Return the versions to record for a run that continues after `epoch` with those of `now`, and the changes.
 
     The versions of its beginning stay; `later` lists the others, each with the epoch after which it applies.
     """
-    now = environment().versions
     if epoch == 0:  # the run begins again, all of it in this environment
         return now, ""
     later = [one for one in versions.get("later", []) if one["epoch"] < epoch]  # others have left no trace

@@ -203,9 +203,13 @@ def test_a_network_of_an_earlier_update_has_running_averages(
     assert (row["bn_statistics"], row["bn_samples"], row["transductive"]) == ("ema", None, 0)
     assert row["validation_accuracy"] == last["validation_accuracy"]
     assert row["validation_loss"] == pytest.approx(last["validation_loss"], rel=1e-5)
-    succeeded(here("evaluate", "-1", "--bn-statistics", "ema"))
+    found = json.loads(succeeded(here("evaluate", "-1", "--bn-statistics", "ema", "--json")).stdout)
+    assert [one["bn_statistics"] for one in (*found["evaluations"], *found["stored"])] == ["ema", "ema"]
     Image.new("RGB", (32, 32)).save(tmp_path / "grey.png")
     assert "batch statistics" not in succeeded(here("predict", "grey.png", "--run", "-1")).stderr
+    succeeded(here("train", "--resume", "-1"))
+    [stored] = json.loads(succeeded(here("evaluate", "-1", "--json")).stdout)["stored"]
+    assert stored["bn_statistics"] == policy
 
 
 def test_a_checkpoint_that_is_not_what_it_was(here: Klcli, refused: Refused, trained: Path, rows: Rows) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from command import Klcli, Rows, change, succeeded
+from dask_cluster import cluster
 
 from klcli.training.environment import changes, continued, environment
 
@@ -87,30 +88,53 @@ def test_a_study_that_continues_under_another_kernel_says_so(light: Klcli, rows:
     assert "bits" not in again.stderr  # nothing is left to train
 
 
+@has_kernels
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="processes as POSIX has them")
+def test_workers_of_dask_have_kernels_of_their_own(light: Klcli, rows: Rows, tmp_path: Path) -> None:
+    """Those of the command train nothing there: no warning compares them, and no run has them."""
+    study, stopped = (*TRAIN, "--repeats", "2"), "UPDATE studies SET state = 'interrupted'"
+    with cluster(tmp_path, os.environ | {"OPENBLAS_CORETYPE": OLD}, workers=1) as workers:
+        there = ("--executor", workers.address)
+        succeeded(light(*study, *there, OPENBLAS_CORETYPE=NEW))
+        change(tmp_path, "UPDATE runs SET state = 'interrupted', checkpoint = NULL WHERE id = 2", stopped)
+        assert "bits" not in succeeded(light(*study, *there, "--resume", "last", OPENBLAS_CORETYPE=NEW)).stderr
+        begun = (*study, "--seed", "7")
+        succeeded(light(*begun, "--jobs", "1", OPENBLAS_CORETYPE=NEW))
+        change(tmp_path, "UPDATE runs SET state = 'interrupted' WHERE id = 4", stopped)
+        done = succeeded(light(*begun, *there, "--resume", "last", OPENBLAS_CORETYPE="Prescott"))
+        assert "bits" not in done.stderr
+    *others, continues = [json.loads(run["versions"]) for run in rows("runs")]
+    [later] = continues.pop("later")
+    kernels = [versions["blas"].split()[-1] for versions in (*others, continues, later)]
+    assert kernels == [OLD, OLD, NEW, NEW, OLD]
+    assert later["epoch"] == run_epochs_before(done)
+
+
 NOW = environment().versions
 
 
 @pytest.mark.parametrize("key", ["klcli", "numpy", "blas", "simd"])
 def test_each_version_that_decides_bits_is_compared(key: str) -> None:
     before = NOW | {key: "another"}
-    versions, changed = continued(before, 3.0)
+    versions, changed = continued(before, 3.0, NOW)
     assert "another, now " in changed
     assert NOW[key] in changed
     assert versions == before | {"later": [{"epoch": 3.0, **NOW}]}
-    assert continued(versions, 5.0) == (versions, "")  # under the same one again
+    assert continued(versions, 5.0, NOW) == (versions, "")  # under the same one again
 
 
 @pytest.mark.parametrize("key", ["python", "platform"])
 def test_others_are_not(key: str) -> None:
-    assert continued(NOW | {key: "another"}, 3.0)[1] == ""
+    assert continued(NOW | {key: "another"}, 3.0, NOW)[1] == ""
 
 
 def test_an_environment_that_trained_nothing_is_forgotten() -> None:
     before = NOW | {"later": [{"epoch": 2.0, **NOW, "blas": "first"}, {"epoch": 4.0, **NOW, "blas": "second"}]}
-    versions, changed = continued(before, 4.0)  # interrupted before an evaluation under the second one
+    versions, changed = continued(before, 4.0, NOW)  # interrupted before an evaluation under the second one
     assert changed == f"BLAS first, now {NOW['blas']}"
     assert [one["blas"] for one in versions["later"]] == ["first", NOW["blas"]]
-    assert continued(before, 0.0) == (NOW, "")  # the run begins again
+    assert continued(before, 0.0, NOW) == (NOW, "")  # the run begins again
 
 
 def test_a_run_of_an_older_klcli_has_not_changed_where_it_recorded_less() -> None:

@@ -49,6 +49,16 @@ def change(tmp_path: Path) -> Callable[..., None]:
 
 
 @pytest.fixture
+def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without locks, where nothing can tell that a process has ended."""
+
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+@pytest.fixture
 def interrupted(here: Klcli, change: Callable[..., None]) -> None:
     """A database whose only run did not end."""
     succeeded(here(*TRAIN, "--epochs", "2"))
@@ -207,15 +217,11 @@ def test_the_run_of_a_study_names_the_command_of_the_study(
     assert [run["state"] for run in rows("runs")] == ["complete", "complete"]
 
 
+@pytest.mark.usefixtures("without_locks")
 def test_a_study_that_was_killed_where_there_are_no_locks_continues(
-    here: Klcli, rows: Rows, change: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    here: Klcli, rows: Rows, change: Callable[..., None]
 ) -> None:
-    """As the warning says. Nothing can tell that its process has ended."""
-
-    def refuse(descriptor: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
+    """As the warning says."""
     command = ("train", *TINY, "--epochs", "1", "--repeats", "2", "--jobs", "1")
     assert "a run that is killed here stays `running` until it is resumed" in succeeded(here(*command)).stderr
     before = [run["checkpoint_sha256"] for run in rows("runs")]
@@ -223,6 +229,21 @@ def test_a_study_that_was_killed_where_there_are_no_locks_continues(
     said = succeeded(here(*command, "--resume", "last")).stderr
     assert [f"run {number} continues after epoch 1" in said for number in (1, 2)] == [True, True]
     assert [(run["state"], run["checkpoint_sha256"]) for run in rows("runs")] == [("complete", one) for one in before]
+
+
+@pytest.mark.usefixtures("without_locks")
+def test_a_search_that_was_killed_where_there_are_no_locks_is_not_waited_for(here: Klcli, tmp_path: Path) -> None:
+    """The refusal says how it ends: its process may have ended long ago."""
+    network = ("--data", "synthetic", "--subset", "300", "--hidden", "10", "--step-size", "3", "--cycles", "1")
+    search = ("search-lambda", *network, "--trials", "2", "--jobs", "1")
+    succeeded(here(*search, "--coarse"))
+    for table in ("runs", "studies"):
+        execute(tmp_path / "results/klcli.db", f"UPDATE {table} SET state = 'running'")
+    done = here(*search, "--fine", "--from", "1")
+    cure = "wait for its end or, if its process has ended, repeat its command with --resume first"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, f"klcli: --from 1: this study is running, {cure}")
+    succeeded(here(*search, "--coarse", "--resume"))
+    succeeded(here(*search, "--fine", "--from", "1"))
 
 
 def test_the_run_of_a_merged_study_names_the_database_that_has_it(

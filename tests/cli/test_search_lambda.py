@@ -276,7 +276,8 @@ def test_a_study_that_fine_cannot_go_on_from(here: Klcli, refused: Refused, tmp_
     change(tmp_path, "UPDATE studies SET state = 'running' WHERE id = 4")
     change(tmp_path, "UPDATE runs SET state = 'running', owner = ? WHERE study_id = 4", values=[owner])
     done = here(*quiet, "--fine", "--from", "4")
-    assert (done.returncode, done.stderr) == (2, "klcli: --from 4: this study is running, wait for its end\n")
+    cure = "wait for its end or, if its process has ended, repeat its command with --resume"
+    assert (done.returncode, done.stderr) == (2, f"klcli: --from 4: this study is running, {cure} first\n")
     locks.release(owner)
 
 

@@ -195,7 +195,8 @@ def test_a_study_without_a_complete_run_says_so(here: Klcli, studies: Path, refu
     change(studies, "UPDATE studies SET state = 'running' WHERE id = 3")
     change(studies, "UPDATE runs SET state = 'running', owner = ? WHERE study_id = 3", values=[owner])
     done = here("report", "--study", "3", "--plot", "curves")
-    assert done.stderr.endswith("decay of W1 halved, without a complete run; wait for its end\n")
+    cure = "wait for its end or, if its process has ended, repeat its command with --resume"
+    assert done.stderr.endswith(f"decay of W1 halved, without a complete run; {cure}\n")
     locks.release(owner)
 
 

@@ -39,7 +39,7 @@ def put(cifar: Cifar, small_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_order_of_the_places(put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each place added is preferred to all before it."""
+    """Each place added is preferred to all before it, as `klcli help data` says."""
     home, here, cache = tmp_path / "home", tmp_path / "here", tmp_path / "cache"
     assert open_dataset(None).source == "built in"
     with pytest.raises(DataError, match=r"klcli data fetch.*--data PATH.*KLCLI_DATA"):
@@ -50,7 +50,10 @@ def test_the_order_of_the_places(put: Put, tmp_path: Path, monkeypatch: pytest.M
         keras / "cifar-10-batches-py-target" / "cifar-10-batches-py",
         keras / "cifar-10-batches-py",
         home / ".cache" / "torch" / "datasets" / "cifar-10-batches-bin",
+        home / "datasets" / "cifar-10-batches-py",
         home / "data" / "cifar-10-batches-py",
+        here / "cifar10" / "cifar-10-batches-py",
+        here / "datasets" / "cifar-10-batches-py",
         here / "data" / "cifar-10-batches-py",
         here / "cifar-10-batches-bin",
         cache / "cifar-10-batches-bin",

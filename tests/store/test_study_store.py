@@ -218,16 +218,40 @@ def test_a_group_is_one_transaction(store: Store, sql: Sql) -> None:
 
 
 def test_a_group_is_recorded_with_the_versions_that_trained_it(store: Store, sql: Sql, tmp_path: Path) -> None:
-    """Also in its checkpoints. Those of a run that has been resumed stay: they say what trained its beginning."""
+    """Also in its checkpoints."""
     begin(store)
-    resumed = {"numpy": "1", "later": [{"epoch": 1, "numpy": "2"}]}
-    sql("UPDATE runs SET versions = ? WHERE id = 2", json.dumps(resumed))
-    store.studies.record_stack([1, 2, 3], replace(outcome((0, 1, 2)), versions={"numpy": "3", "blas": "one"}))
+    there = {"numpy": "3", "blas": "one"}
+    store.studies.record_stack([1, 2, 3], replace(outcome((0, 1, 2)), versions=there))
     runs = sql("SELECT checkpoint, versions FROM runs ORDER BY id")
-    expected = [{"numpy": "3", "blas": "one"}, resumed, {"numpy": "3", "blas": "one"}, HERE.versions]
-    assert [json.loads(run["versions"]) for run in runs] == expected
+    assert [json.loads(run["versions"]) for run in runs] == [there, there, there, HERE.versions]
     for run in runs[:3]:
         assert checkpoints.load(tmp_path / run["checkpoint"]).origin["versions"] == run["versions"]
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        ({"numpy": "1"}, {"numpy": "1", "later": [{"epoch": 1.0, "numpy": "3"}]}),
+        ({"numpy": "3", "python": "3.9"}, {"numpy": "3", "python": "3.9"}),  # which decides no bit
+        (
+            {"numpy": "1", "later": [{"epoch": 0.5, "numpy": "2"}, {"epoch": 1, "numpy": "9"}]},  # not that of a worker
+            {"numpy": "1", "later": [{"epoch": 0.5, "numpy": "2"}, {"epoch": 1.0, "numpy": "3"}]},
+        ),
+        (
+            {"numpy": "1", "later": [{"epoch": 0.5, "numpy": "3"}]},  # another worker continued after the first died
+            {"numpy": "1", "later": [{"epoch": 0.5, "numpy": "3"}]},
+        ),
+    ],
+)
+def test_the_versions_that_trained_the_beginning_of_a_run_stay(
+    store: Store, sql: Sql, tmp_path: Path, before: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    begin(store)
+    sql("UPDATE runs SET versions = ? WHERE id = 1", json.dumps(before))
+    store.studies.record_stack([1], replace(outcome((0,)), versions={"numpy": "3"}, since=1.0))
+    [run] = sql("SELECT checkpoint, versions FROM runs WHERE id = 1")
+    assert json.loads(run["versions"]) == expected
+    assert checkpoints.load(tmp_path / run["checkpoint"]).origin["versions"] == run["versions"]
 
 
 def test_recording_a_group_twice_changes_nothing(store: Store, sql: Sql) -> None:

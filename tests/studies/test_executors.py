@@ -498,7 +498,7 @@ def test_a_signal_while_a_scheduler_is_waited_for(name: str, tmp_path: Path, sha
         sent = time.monotonic()
         process.send_signal(getattr(signal, name))
         _, err = process.communicate(timeout=30)
-    assert time.monotonic() - sent < 2
+    assert time.monotonic() - sent < executors.ANSWER_SECONDS - 1  # within 1 s where a core is free
     assert process.returncode == 128 + getattr(signal, name)
     assert err.startswith("klcli: ")
     assert err.count("\n") == 1

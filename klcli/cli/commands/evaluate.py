@@ -48,7 +48,10 @@ def evaluate(
     again = f"report --run {' '.join(numbers)}" if len(numbers) <= SHOWN_NAMES else "report --list"
     invocation.places(again, f"predict YOUR-PICTURE.jpg --run {best.id}")
     keys = ("validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
-    stored = [{"run": run.id, "bn_statistics": setting_value(run, "bn_statistics")} for run in found]
-    stored = [one | {key: getattr(run, key) for key in keys} for one, run in zip(stored, found, strict=True)]
+    stored = []
+    for run in found:
+        own = setting_value(run, "bn_statistics")
+        measured_with = own and ("ema" if run.epochs_done < run.epochs else own)  # running averages until the end
+        stored.append({"run": run.id, "bn_statistics": measured_with} | {key: getattr(run, key) for key in keys})
     documents = [*map(record_document, evaluations)]
     invocation.document("evaluate", {"evaluations": documents, "stored": stored, "notes": notes})
