@@ -228,6 +228,20 @@ def test_some_rows_alone() -> None:
 HEAD = 'report = "9"\ncourse = "c"\ndate = "d"\nsummary = "s"\n'
 
 
+def test_all_rows_are_the_whole_report() -> None:
+    """A study stores the names of its rows; some trainings belong to no row, but to a figure."""
+    names = '["numbers", "none"]'
+    text = f"""{HEAD}[[experiments]]\nname = "numbers"\nlambdas = [1e-4, 1e-3, 1e-2]
+rows = [{{ row = "9-T", lam = 1e-3, validation_accuracy = 0.4 }}]
+[[experiments]]\nname = "none"\nlambdas = [0.1]\nrows = [{{ row = "9-T", reason = "illegible" }}]
+[[figures]]\nrows = ["9-T"]\npanels = "lambda"\nexperiments = {names}"""
+    whole = parse("r", text)
+    for rows in ([], ["9-T"], ["T"]):
+        chosen = whole.only(rows)
+        assert [[config.lam for config in one.configs] for one in chosen.experiments] == [[1e-4, 1e-3, 1e-2], [0.1]]
+        assert [one.rows for one in chosen.figures] == [("9-T",)]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
