@@ -9,10 +9,12 @@ import pytest
 from klcli.errors import ConfigError
 from klcli.published.registration import plan_notes
 from klcli.published.report import Line, parse, report, report_names
+from klcli.settings.sameness import SETTINGS
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Study
 from klcli.store.studies import PLAN_SHA256, TEXT
+from klcli.studies.plans import repeat
 from klcli.training.budget import budget_of
 from tests.published.documentation import PAGE
 
@@ -265,17 +267,62 @@ def test_an_unknown_report_is_refused_by_name() -> None:
         report("a3-1999")
 
 
+NETWORK = TrainConfig(hidden=(50,))
+DRAWN = replace(NETWORK, split=SplitConfig(split_seed=0))
+
+
+def planned(number: int, first: int, configs: list[TrainConfig], text: str, vary: str = "all") -> Study:
+    """A study of the plan with this number."""
+    settings = {"report": "a3-2024", "rows": ["003-T1"], "vary": vary, "plan": [*map(asdict, configs)]}
+    stored = {PLAN_SHA256: str(number), TEXT: text}
+    about = {"stage": None, "state": "complete", "created_at": "2026-11-27T07:00:00"}
+    return Study(id=first, kind="reproduce", settings=settings | stored, **about)
+
+
+def deviations(
+    old: list[list[TrainConfig]], new: list[list[TrainConfig]], text: str = report("a3-2024").text, vary: str = "all"
+) -> list[str]:
+    """Return what deviates in a plan from an earlier one, both with the trainings of each of their studies."""
+    before, after = (
+        [planned(plan, 10 * plan + i, configs, text, vary) for i, configs in enumerate(studies)]
+        for plan, studies in enumerate((old, new))
+    )
+    head = "deviates from the plan of study 0, of 2026-11-27: "
+    notes = plan_notes(after, [*before, *after])[1:]
+    assert all(one.startswith(head) for one in notes)
+    return [one.removeprefix(head) for one in notes]
+
+
 def test_more_seeds_of_some_settings_are_a_deviation_from_the_plan() -> None:
     """Three seeds of two networks, then eight of the deeper one."""
+    deep = replace(NETWORK, hidden=(50, 50))
+    old, new = ([*repeat(NETWORK, 3), *repeat(deep, n)] for n in (3, 8))
+    assert deviations([old], [new]) == ["seeds of 1 of 2 settings: 8, not 3"]
 
-    def planned_with(number: int, deep: int) -> Study:
-        plan = [TrainConfig(hidden=hidden, seed=s) for hidden, n in (((50,), 3), ((50, 50), deep)) for s in range(n)]
-        settings = {"report": "a3-2024", "rows": ["003-T1"], "vary": "all", "plan": [*map(asdict, plan)]}
-        stored = {PLAN_SHA256: str(number), TEXT: report("a3-2024").text}
-        about = {"stage": None, "state": "complete", "created_at": "2026-11-27T07:00:00"}
-        return Study(id=number, kind="reproduce", settings=settings | stored, **about)
 
-    first, second = planned_with(1, 3), planned_with(2, 8)
-    assert plan_notes([second], [first, second])[1:] == [
-        "deviates from the plan of study 1, of 2026-11-27: seeds of 1 of 2 settings: 8, not 3"
+def test_the_seeds_of_divided_plans_are_counted() -> None:
+    assert deviations([repeat(NETWORK, 5, "split")], [repeat(NETWORK, 3, "split")], vary="split") == ["seeds: 3, not 5"]
+    two, three = ([repeat(one, n) for one in (NETWORK, DRAWN)] for n in (2, 3))
+    assert deviations(two, three) == ["seeds: 3, not 2"]
+    assert deviations(two, three[:1]) == ["seeds: 3, not 2"]  # its other part has not begun
+
+
+def test_another_division_is_a_deviation_from_the_plan() -> None:
+    other = replace(NETWORK, split=SplitConfig(split_seed=1))
+    for common in ([], [[NETWORK]]):
+        words = f"{SETTINGS['split.split_seed'].label} 1, not 0"
+        assert deviations([*common, [DRAWN]], [*common, [other]]) == [words]
+
+
+def test_a_plan_on_several_numbers_of_images_is_one() -> None:
+    """A learning curve; its first number of images in either plan is no option --subset."""
+    few, many, other = (replace(NETWORK, split=SplitConfig(subset=n)) for n in (1000, 5000, 2000))
+    text = f"""{HEAD}[[experiments]]\nname = "a"\nrows = [
+{{ row = "9-1", split = {{ subset = 1000 }}, test_accuracy = 0.5 }},
+{{ row = "9-1", split = {{ subset = 5000 }}, test_accuracy = 0.5 }},
+{{ row = "9-1", split = {{ subset = 2000 }}, test_accuracy = 0.5 }}]""".replace("9-1", "9-003-T1")
+    both = [repeat(few, 3), repeat(many, 3)]
+    assert deviations(both, [repeat(few, 5), repeat(many, 5)], text) == ["seeds: 5, not 3"]
+    assert deviations(both, [repeat(other, 3), repeat(many, 3)], text) == [
+        f"{SETTINGS['split.subset'].label} 2000, not 1000"
     ]
