@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from typing import Any
 
@@ -23,7 +23,6 @@ from klcli.store.records import Study
 from klcli.store.studies import PLAN_SHA256, TEXT
 
 SHOWN = 3  # settings or rows that a line names
-NUMBER = ("quantity", "published", "reason", "note", "if_differs")  # of a line: what the report says
 
 
 def registered(report: Report, trainings: Iterable[TrainConfig], dataset_sha256: str) -> dict[str, str]:
@@ -76,7 +75,7 @@ def subset_of(study: Study) -> int | None:
 
 
 def _changes(before: Sequence[Study], after: Sequence[Study]) -> Iterator[str]:
-    """Yield what differs, in words: seeds, settings, and the numbers and remarks of the report."""
+    """Yield what differs, in words: seeds, settings, and the numbers, remarks and checks of the report."""
     try:
         old, new = (
             [*dict.fromkeys(TrainConfig.from_values(plan) for study in studies for plan in study.settings["plan"])]
@@ -99,9 +98,10 @@ def _changes(before: Sequence[Study], after: Sequence[Study]) -> Iterator[str]:
     elif {one.seed for one in old} != {one.seed for one in new} or was != now:
         yield f"other seeds: --vary {now}, not {was}"
     yield from _other_settings([one for one in m if one not in n], [one for one in n if one not in m])
-    numbers = [Counter((line.row, *map(line.__getattribute__, NUMBER)) for line in one.lines) for one in texts]
-    if rows := dict.fromkeys(row for row, *_ in [*(numbers[1] - numbers[0]), *(numbers[0] - numbers[1])]):
-        yield f"numbers or remarks of {_some([*rows])}"
+    # All that decides a verdict but the training, whose settings have their own words.
+    lines = [Counter(replace(line, what="", method="", config=None) for line in one.lines) for one in texts]
+    if rows := dict.fromkeys(line.row for line in [*(lines[1] - lines[0]), *(lines[0] - lines[1])]):
+        yield f"numbers, remarks or checks of {_some([*rows])}"
 
 
 def _other_settings(gone: Sequence[TrainConfig], new: Sequence[TrainConfig]) -> Iterator[str]:

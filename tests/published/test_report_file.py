@@ -280,12 +280,13 @@ def planned(number: int, first: int, configs: list[TrainConfig], text: str, vary
 
 
 def deviations(
-    old: list[list[TrainConfig]], new: list[list[TrainConfig]], text: str = report("a3-2024").text, vary: str = "all"
-) -> list[str]:
+    old: list[list[TrainConfig]], new: list[list[TrainConfig]], text: str = report("a3-2024").text, vary: str = "all",
+    changed: str | None = None,
+) -> list[str]:  # fmt: skip
     """Return what deviates in a plan from an earlier one, both with the trainings of each of their studies."""
     before, after = (
         [planned(plan, 10 * plan + i, configs, text, vary) for i, configs in enumerate(studies)]
-        for plan, studies in enumerate((old, new))
+        for plan, (studies, text) in enumerate(((old, text), (new, changed or text)))
     )
     head = "deviates from the plan of study 0, of 2026-11-27: "
     notes = plan_notes(after, [*before, *after])[1:]
@@ -326,3 +327,28 @@ def test_a_plan_on_several_numbers_of_images_is_one() -> None:
     assert deviations(both, [repeat(other, 3), repeat(many, 3)], text) == [
         f"{SETTINGS['split.subset'].label} 2000, not 1000"
     ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("tolerance = 0.02", "tolerance = 0.1"),
+        ("above = 0.01", "above = 0"),
+        ("above = 0.01", "below = 0.01"),
+        ('"test_loss"', '"test_cost"'),
+        ("summary", "same_validation_images = false\nsummary"),
+        ("h = 1e-5", "h = 1e-4"),
+        ('"W1"', '"W2"'),
+    ],
+)
+def test_whatever_decides_a_verdict_deviates_by_its_row(old: str, new: str) -> None:
+    text = f"""{HEAD}[[gradient_checks]]\nname = "g"\nconfig = {{}}\nlambdas = [0]\nh = 1e-5
+rows = [{{ row = "9-003-T1", tensor = "W1", max_absolute = 1e-8 }}]
+[[experiments]]\nname = "a"\nrows = [{{ row = "9-003-T1", tolerance = 0.02, test_loss = 1.5 }}]
+[[conclusions]]\nrow = "9-003-T1"\nwhat = "w"\nkind = "gap"\nexperiments = ["a"]\nquantity = "test_loss"
+above = 0.01"""
+    changed = text.replace(old, new, 1)
+    assert changed != text
+    plan = [repeat(NETWORK, 2)]
+    assert deviations(plan, plan, text, changed=changed) == ["numbers, remarks or checks of 9-003-T1"]
+    assert deviations(plan, plan, text, changed=text.replace('"s"', '"another"')) == ["its text"]
