@@ -281,12 +281,22 @@ OF_SIGMA, OF_SIZE, OF_NORMAL = (
 )
 
 
+AT_THE_END = "config = { evaluations_per_cycle = 0 }\n"
+AT_THE_END_ALONE = "evaluations_per_cycle = 0 evaluates at the end alone"
+
+
 @pytest.mark.parametrize(
     ("body", "line", "words"),
     [
         (f'{ONE}{CONCLUSION}quantity = "test_loss"'.replace("difference", "epochs"), 14, "epochs is of one of train_"),
         (f'{ONE}{CONCLUSION}quantity = "train_loss"'.replace("difference", "gap"), 14, "gap is of one of validation_"),
         (f'{ONE}{CHOSEN}quantity = "test_loss"', 14, "lambda is of one of train_accuracy"),
+        (AT_THE_END + ONE + CONCLUSION.replace("difference", "epochs"), 9, f"epochs needs curves, {AT_THE_END_ALONE}"),
+        (f'{AT_THE_END}{ONE}{CONCLUSION}quantity = "best_validation_accuracy"', 9,
+         f"best_validation_accuracy needs curves, {AT_THE_END_ALONE}"),
+        (AT_THE_END + ONE.replace("test_acc", "best_validation_acc"), 8,
+         f"experiments 1, row 1: best_validation_accuracy: needs curves, {AT_THE_END_ALONE}"),
+        (ONE.replace("test", "evaluations_per_cycle = 0, best_validation"), 7, "row 1: best_validation_accuracy: needs"),
         (SEARCH + CHOSEN, 12, "the trainings of 'a' differ in more than `lam`"),
         (SEARCH + '[[figures]]\nrows = ["7-1"]\nexperiments = ["a"]\npanels = "lambda"', 10, "in more than `lam`"),
         (SEARCH + '[[figures]]\nrows = ["7-1"]\nexperiments = ["a"]\npanels = "sigma"', 10, "'a' has no `sigma`"),

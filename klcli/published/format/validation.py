@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from klcli.errors import ConfigError
-from klcli.published.format.contradictions import contradictions
+from klcli.published.format.contradictions import AT_THE_END, BEST, contradictions
 from klcli.published.format.places import Path, places
 from klcli.published.format.schema import DOCUMENT, ERRORS, FRACTION, REMARKS, RESULTS, ROWS, TABLES, VARIANT, Key
 from klcli.published.report import parse
@@ -181,6 +181,8 @@ class _Checker:
                 unknown = [key for key in row if key not in known]
                 cure = f"give a number, as `{numbers[0]} = ...`, or the `reason`"
                 self.say((*here, *unknown[-1:]), f"no number and no reason: {cure}")
+            if BEST in row and config and config.evaluations_per_cycle == 0:
+                self.say((*here, BEST), f"{BEST}: {AT_THE_END}")
             if config is None or here in self.unsound:
                 continue
             remarks = tuple(row.get(key) for key in REMARKS)  # may tell two numbers apart, as of the text and of a log
