@@ -296,7 +296,13 @@ AT_THE_END_ALONE = "evaluations_per_cycle = 0 evaluates at the end alone"
          f"best_validation_accuracy needs curves, {AT_THE_END_ALONE}"),
         (AT_THE_END + ONE.replace("test_acc", "best_validation_acc"), 8,
          f"experiments 1, row 1: best_validation_accuracy: needs curves, {AT_THE_END_ALONE}"),
-        (ONE.replace("test", "evaluations_per_cycle = 0, best_validation"), 7, "row 1: best_validation_accuracy: needs"),
+        (ONE.replace("test", "evaluations_per_cycle = 0, best_validation"), 7, "row 1: best_validation_accuracy: n"),
+        (
+            f'{ONE}{TABLE}rows = [{{ row = "7-1", reason = "r" }}]\n'
+            '[[figures]]\nrows = ["7-1"]\nexperiments = ["a", "b"]\npanels = "lambda"',
+            13,
+            "no training of b: a row without a number is not trained, give its experiment `lambdas`",
+        ),
         (SEARCH + CHOSEN, 12, "the trainings of 'a' differ in more than `lam`"),
         (SEARCH + '[[figures]]\nrows = ["7-1"]\nexperiments = ["a"]\npanels = "lambda"', 10, "in more than `lam`"),
         (SEARCH + '[[figures]]\nrows = ["7-1"]\nexperiments = ["a"]\npanels = "sigma"', 10, "'a' has no `sigma`"),

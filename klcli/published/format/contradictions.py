@@ -46,6 +46,9 @@ def contradictions(document: Document, report: Report) -> Iterator[tuple[Path, s
             yield from _of_searches((*place, "experiments"), [experiments[one] for one in table["experiments"]])
     for place, table in _tables(document, "figures"):
         shown = [experiments[one] for one in table["experiments"] if one in experiments]
+        if lost := ", ".join(one for one in table["experiments"] if one not in experiments):
+            cure = "a row without a number is not trained, give its experiment `lambdas`"
+            yield (*place, "experiments"), f"no training of {lost}: {cure}"
         if table["panels"] == "lambda":
             yield from _of_searches((*place, "experiments"), shown)
         if table["panels"] == "sigma":
