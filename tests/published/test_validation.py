@@ -363,6 +363,24 @@ def test_the_trainings_of_lambdas_may_need_a_setting_that_no_row_does() -> None:
     assert named(f"{HEAD}{NORMAL}{OF_SIGMA}{variant}") == []
 
 
+@pytest.mark.parametrize(
+    ("common", "own", "cure"),
+    [
+        ("momentum = 0.9", 'optimizer = "adam"', "momentum = 0.0"),
+        ('activation = "silu"\nsilu_slope = 2', 'activation = "relu"', "silu_slope = 1.0"),
+    ],
+)
+def test_a_common_setting_that_one_experiment_cannot_have(common: str, own: str, cure: str) -> None:
+    head = HEAD.replace("[[", f"[common]\n{common}\n[[")
+    rows = 'rows = [{ row = "7-1", test_accuracy = 0.5 }]\n'
+    text = f"{head}{rows}{TABLE}config = {{ {own} }}\n{rows}"
+    [found] = named(text)
+    assert found.endswith(f", give {cure}")
+    assert named(text.replace(own, f"{own}, {cure}")) == []
+    [found] = named(text.replace(own, f"{own}, {common.splitlines()[-1]}"))
+    assert found.endswith(", omit it")
+
+
 def test_a_quirk_needs_an_effect_on_one_training_of_an_experiment() -> None:
     """A sweep may compare networks with others that have no averages, or no decay."""
     rows = SEARCH.replace("hidden = [9]", "batch_norm = true").replace("lam = 0.1", "lam = 0")

@@ -219,7 +219,10 @@ class _Checker:
             config = TrainConfig.from_values(settings)
             budget_of(config)
         except ConfigError as error:
-            self.say(path, _with_keys(str(error)))
+            words = _with_keys(str(error))
+            if places.get(key := words.partition(" ")[0]) == ("common", key):  # others may need it
+                words = words.replace("omit it", f"give {key} = {_shown(SETTINGS[key].default)}")
+            self.say(path, words)
             return None
         unused = config.unused()
         self.used |= {place for key, place in places.items() if key not in unused}
