@@ -1,8 +1,10 @@
 """The dependency rule: the allowed imports between folders, checked in the source of every module."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,6 +137,17 @@ def test_the_rule_would_notice(path: str, source: str) -> None:
 )
 def test_the_rule_lets_pass_what_is_allowed(path: str, source: str) -> None:
     assert violations(path, source) == []
+
+
+def test_the_extra_of_the_benchmarks_has_all_that_they_import() -> None:
+    root = PACKAGE.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = [*project["dependencies"], *project["optional-dependencies"]["bench"]]
+    installed = {re.split(r"[<>=;\[ ]", one)[0].replace("scikit-learn", "sklearn") for one in listed}
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (root / "tests/benchmarks").glob("*.py")]
+    names = {name.partition(".")[0] for tree in trees for _, name in imported(tree)}
+    assert names > {"torch", "jax", "sklearn"}
+    assert names - sys.stdlib_module_names - {"klcli", "tests"} <= installed
 
 
 def loaded_after(statement: str) -> set[str]:

@@ -20,6 +20,7 @@ from klcli.cli.commands.help import PAGES_OF_COMMANDS
 from klcli.errors import ExitCode
 from klcli.settings.presets import presets
 from tests import documents
+from tests.benchmarks.networks import races
 from tests.documents import ALL, PAGES, README, ROOT, blocks, commands, examples, first_column, section, shape
 from tests.published.documentation import example
 from tests.settings.documentation import settings_page
@@ -211,6 +212,8 @@ def test_the_times_are_those_of_the_benchmark() -> None:
     for name, row in zip(names, rows, strict=True):
         measured = {line.split("|")[2].strip() for line in section(name, page).splitlines() if line.startswith("|")}
         assert {cell.split()[0] for cell in row if cell.strip()} <= measured
+    updates = sorted(race.updates for race in races() if race.name in names)
+    assert f"interleaved rounds of {updates[0]} to {updates[-1]} updates" in " ".join(section("Performance").split())
 
 
 def test_the_two_commands_do_all_the_set_up() -> None:

@@ -112,7 +112,7 @@ class StudyRunner:
                 is_warm = is_chain and position not in first
                 note = "; ".join([*quirks, *["begins with the weights of the training before it"] * is_warm])
                 again = run_command(one, data=data, threads=threads, db=db)
-                command = f"{self.setup.command}  # {note}" if note else again  # `klcli train` cannot repeat the run
+                command = self.setup.command if note else again  # `klcli train` cannot repeat the run
                 rows.append(run_row(one, budget_of(one), self.dataset, now, command) | {"note": note or None})
             if earlier is None:
                 study_id = self.store.studies.begin(kind, stage, settings, rows, self.setup.command, parent)

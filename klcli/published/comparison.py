@@ -93,7 +93,7 @@ def _gradient(line: Line, check: GradientExperiment, errors: Sequence[GradientEr
         return Comparison(line, verdict, _why(line, verdict, words), Sample(tuple(values)), failed=failed)
     if line.quantity == "equal_decimals":  # an exponent: the fewest count, as the size of an error
         ours = min(values)
-        size, published = 10**-ours, 10**-line.published
+        size, published = 10 ** min(line.published - ours, 9.0), 1.0  # exact at the ends of the band
     else:
         ours = max(values, key=abs)
         size, published = abs(ours), abs(line.published)

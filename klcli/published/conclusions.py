@@ -127,11 +127,12 @@ def _sum(spreads: Sequence[Typical | None]) -> Typical | None:
 def _lambda(line: Line, asked: Conclusion, parts: Sequence[Trained]) -> Comparison:
     tried = []
     for part in parts:
-        if accuracies := tuple(part.values(asked.quantity).values()):
-            diverged = sum(run.state == "diverged" for run in part.runs)
+        accuracies = tuple(part.values(asked.quantity).values())
+        diverged = sum(run.state == "diverged" for run in part.runs)
+        if accuracies or diverged:
             tried.append(Tried(part.config.lam, asked.experiments[0], accuracies, diverged))
     published = next((one for one in tried if one.lam == line.published), None)
-    if published is None:
+    if published is None or not any(one.accuracies for one in tried):
         return Comparison(line, INCOMPARABLE, _lost(parts))
     choice = choose(tried, intervals.images_of(asked.quantity, parts[0].config.split))
     plateau = choice.plateau
@@ -146,7 +147,7 @@ def _lambda(line: Line, asked: Conclusion, parts: Sequence[Trained]) -> Comparis
         unstable = f"diverged in {published.diverged} of {n} trainings, our best in {choice.best.diverged}"
         lost = unstable if published.diverging > choice.best.diverging else short
         return Comparison(line, DIFFERS, f"{words}; the published lambda {lost}", sample)
-    return Comparison(line, UNDECIDED if len(plateau) == len(tried) > 1 else REPRODUCED, words, sample)
+    return Comparison(line, UNDECIDED if len(plateau) == len(tried) else REPRODUCED, words, sample)
 
 
 def _gap(quantity: str, parts: Sequence[Trained]) -> tuple[Values, list[str]]:

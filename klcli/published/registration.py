@@ -9,20 +9,20 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from hashlib import sha256
 from typing import Any
 
 from klcli.errors import ConfigError
 from klcli.published import report as published
 from klcli.published.report import Report
-from klcli.settings.sameness import SETTINGS, differences, without_seeds
+from klcli.settings.sameness import SETTINGS, differences, without_seeds, without_seeds_in_split
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Study
 from klcli.store.studies import PLAN_SHA256, TEXT
 
 SHOWN = 3  # settings or rows that a line names
-NUMBER = ("quantity", "published", "reason", "note", "if_differs")  # of a line: what the report says
 
 
 def registered(report: Report, trainings: Iterable[TrainConfig], dataset_sha256: str) -> dict[str, str]:
@@ -60,25 +60,37 @@ def plan_notes(mine: Sequence[Study], every: Sequence[Study]) -> list[str]:
 def _subject(study: Study) -> tuple[Any, ...]:
     """What two plans have in common if one can deviate from the other; the name is that of the file, without a hash."""
     settings, file = study.settings, re.sub(r"-[0-9a-f]{8}$", "", study.settings["report"])
-    subset = settings["plan"][0]["split"]["subset"]
-    return file, subset, *(settings.get(key) for key in ("rows", "quick", "dataset_sha256"))
+    return file, subset_of(study), *(settings.get(key) for key in ("rows", "quick", "dataset_sha256"))
+
+
+def subset_of(study: Study) -> int | None:
+    """The --subset of a reproduction, None if the report itself trained on that part of the images."""
+    subset: int | None = study.settings["plan"][0].get("split", {}).get("subset")
+    if subset is not None:
+        with suppress(ConfigError):  # another klcli wrote the text
+            experiments = registered_report(study).experiments
+            if subset in {config.split.subset for one in experiments for config in one.configs}:
+                return None
+    return subset
 
 
 def _changes(before: Sequence[Study], after: Sequence[Study]) -> Iterator[str]:
-    """Yield what differs, in words: seeds, settings, and the numbers and remarks of the report."""
+    """Yield what differs, in words: seeds, settings, and the numbers, remarks and checks of the report."""
     try:
         old, new = (
             [*dict.fromkeys(TrainConfig.from_values(plan) for study in studies for plan in study.settings["plan"])]
             for studies in (before, after)  # each training once, though the same plan may have begun twice
         )
-        divisions = {one.split for one in new}
-        old = [one for one in old if one.split in divisions] or old  # its other parts may not have begun
         texts = [registered_report(one[0]).only(one[0].settings["rows"]) for one in (before, after)]
     except ConfigError:
         yield "another klcli wrote it, which had other settings or another format"
         return
     was, now = (one[0].settings["vary"] for one in (before, after))
-    n, m = (Counter(map(without_seeds, one)) for one in (new, old))
+    key = without_seeds if "split" in (was, now) else without_seeds_in_split
+    divisions = {key(one).split for one in new}
+    if divisions <= {key(one).split for one in old}:  # its other parts may not have begun
+        old = [one for one in old if key(one).split in divisions]
+    n, m = (Counter(map(key, one)) for one in (new, old))
     pairs = [(n[one], m[one]) for one in n if one in m] or [(min(n.values()), min(m.values()))]
     if changed := [pair for pair in pairs if pair[0] != pair[1]]:
         some = f" of {len(changed)} of {len(pairs)} settings" if len(changed) < len(pairs) else ""
@@ -86,9 +98,10 @@ def _changes(before: Sequence[Study], after: Sequence[Study]) -> Iterator[str]:
     elif {one.seed for one in old} != {one.seed for one in new} or was != now:
         yield f"other seeds: --vary {now}, not {was}"
     yield from _other_settings([one for one in m if one not in n], [one for one in n if one not in m])
-    numbers = [Counter((line.row, *map(line.__getattribute__, NUMBER)) for line in one.lines) for one in texts]
-    if rows := dict.fromkeys(row for row, *_ in [*(numbers[1] - numbers[0]), *(numbers[0] - numbers[1])]):
-        yield f"numbers or remarks of {_some([*rows])}"
+    # All that decides a verdict but the training, whose settings have their own words.
+    lines = [Counter(replace(line, what="", method="", config=None) for line in one.lines) for one in texts]
+    if rows := dict.fromkeys(line.row for line in [*(lines[1] - lines[0]), *(lines[0] - lines[1])]):
+        yield f"numbers, remarks or checks of {_some([*rows])}"
 
 
 def _other_settings(gone: Sequence[TrainConfig], new: Sequence[TrainConfig]) -> Iterator[str]:

@@ -146,14 +146,14 @@ class Report:
 
     def only(self, rows: Sequence[str]) -> "Report":
         """Return the report with only these rows, by name or prefix (`T1` is `003-T1`); without any, all of them."""
-        if not rows:
-            return self
         kept: set[str] = set()
         for wanted in rows:
             name = f"{self.number}-{wanted.removeprefix(f'{self.number}-')}"
             found = {name} & set(self.rows) or {row for row in self.rows if row.startswith(name)}
             require(bool(found), f"--only {wanted}: report {self.name} has no such row, it has {', '.join(self.rows)}")
             kept |= found
+        if not rows or kept == {*self.rows}:  # also trainings that a figure alone shows
+            return self
         lines = tuple(line for line in self.lines if line.row in kept)
         checks, trained = {line.check for line in lines}, {(line.method, line.config) for line in lines}
         whole = {name for line in lines if line.conclusion for name in line.conclusion.experiments}

@@ -2,14 +2,12 @@
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from klcli.errors import ConfigError
 from klcli.published.comparison import compare
 from klcli.published.conclusions import Evidence
 from klcli.published.planning import QUICK_CYCLES
-from klcli.published.registration import plan_notes, registered_report
+from klcli.published.registration import plan_notes, registered_report, subset_of
 from klcli.published.report import Comparison, Report
 from klcli.settings.sameness import without_seeds, without_seeds_in_split
 from klcli.settings.setting import require
@@ -120,7 +118,7 @@ def stored_reproduction(store: Store, number: int) -> Reproduction:
     require(not study.settings.get("as_published"), older)
     alike = [one for one in store.studies.all() if one.kind == KIND and _key(one) == _key(study)]
     latest = {(one.stage, _split(one)): one for one in [*alike, study]}
-    settings, subset = study.settings, _subset(study)
+    settings, subset = study.settings, subset_of(study)
     quick = settings["quick"]
     wanted = asked_for(registered_report(study), settings["rows"], quick=quick, subset=subset)
     first = store.studies.members(number)[0]
@@ -139,7 +137,7 @@ def reproductions(store: Store) -> list[int]:
 
 def _key(study: Study) -> Hashable:
     settings = study.settings
-    images = settings["dataset_sha256"], _subset(study)
+    images = settings["dataset_sha256"], subset_of(study)
     return settings["report"], tuple(settings["rows"]), settings["quick"], *images, _vary(study)
 
 
@@ -150,13 +148,3 @@ def _vary(study: Study) -> str:
 
 def _split(study: Study) -> SplitConfig:
     return TrainConfig.from_values(study.settings["plan"][0]).split
-
-
-def _subset(study: Study) -> int | None:
-    """The --subset of a reproduction, None if the report itself trained on that part of the images."""
-    if (subset := _split(study).subset) is not None:
-        with suppress(ConfigError):  # another klcli wrote the text
-            experiments = registered_report(study).experiments
-            if subset in {config.split.subset for one in experiments for config in one.configs}:
-                return None
-    return subset

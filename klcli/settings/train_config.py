@@ -64,7 +64,8 @@ class TrainConfig(Settings):
         "Number of whitened principal components that replace the pixels as input.", at_least=1, at_most=PIXELS)
     whitening_eps: float = setting(10.0, NETWORK, "Added to the variance of each component; a pixel's is 1.",
         above=0, example="10")
-    initializer: str = setting("he", NETWORK, "Initial weights; normal needs --sigma.",
+    initializer: str = setting("he", NETWORK, "Initial weights: he N(0, 2/d_in), xavier "
+        "N(0, 1/d_in), normal N(0, sigma^2), which needs --sigma.",
         option="--init", label="init", choices=("he", "xavier", "normal"))
     sigma: float | None = setting(None, NETWORK, "Standard deviation of --init normal, in every layer.",
         above=0, example="0.01", differs_in_stack=True)

@@ -257,7 +257,7 @@ def test_what_deviates_is_said(here: Klcli, report: Path) -> None:
     assert deviation("", "", "--vary", "init") == ["other seeds: --vary init, not all"]
     assert deviation("[24]", "[25]", "--repeats", "1") == ["seeds: 1, not 2; hidden 25, not 24"]
     assert deviation("step_epochs = 1", "step_epochs = 1\ndropout = 0.5") == ["dropout 0.5, not 0"]
-    assert deviation("0.45", "0.46") == ["numbers or remarks of 12-T1"]
+    assert deviation("0.45", "0.46") == ["numbers, remarks or checks of 12-T1"]
     assert deviation("1.4", "1.5") == ["its text"]  # of another row
     assert deviation() == []  # the first plan once more
     report.rename(report.with_name("other.toml"))

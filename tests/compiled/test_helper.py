@@ -170,6 +170,7 @@ def test_without_a_thread_to_spare_one_does_the_work(monkeypatch: pytest.MonkeyP
         assert (team.forward(X, W).sum(axis=0) == 3072).all()
 
 
+@pytest.mark.slow
 def test_an_idle_helper_sleeps() -> None:
     with Team(np.float32, helper=True) as team:
         end = time.monotonic() + 60  # each poll yields the core, for milliseconds if others want it

@@ -222,6 +222,34 @@ def test_a_published_lambda_of_which_one_diverged_differs_for_that_reason() -> N
     assert "; the published lambda diverged in 1 of 3 trainings, our best in 0" in one.why
 
 
+@pytest.mark.parametrize(
+    ("tried", "diverged", "verdict", "words"),
+    [
+        ([0.01], [], "undecided", "1 of 1 lambdas, 0.01 to 0.01"),
+        ([0.01, 0.02], [0.02], "reproduced", "1 of 2 lambdas, 0.01 to 0.01"),
+        ([0.01, 0.02], [0.02, 0.01], "cannot be compared", "6 of 6 trainings diverged: too few are left"),
+    ],
+)
+def test_a_search_of_one_lambda_chooses_nothing(
+    tried: list[float], diverged: list[float], verdict: str, words: str
+) -> None:
+    """Unless it has another, which diverges."""
+    text = text_of(kind="lambda", experiments=["search"], published=0.01)
+    values = [[{}] * 3 if lam in diverged else searched(0.5)["search"][0] for lam in tried]
+    one = concluded(parse("test", text.replace("[0.01, 0.02, 0.03, 0.04]", str(tried))), {"search": values})
+    assert one.verdict == verdict
+    assert one.why.endswith(words)
+
+
+def test_a_published_lambda_that_always_diverges_differs() -> None:
+    values = searched(0.53, 0.52, 0.51, 0.5)
+    values["search"][1] = [{}] * 3
+    one = concluded(concluding(kind="lambda", experiments=["search"], published=0.02), values)
+    assert one.verdict == "differs"
+    assert "1 of 4 lambdas" in one.why
+    assert "; the published lambda diverged in 3 of 3 trainings, our best in 0" in one.why
+
+
 # ---------------------------------------------------------------- spread
 
 

@@ -9,10 +9,12 @@ import pytest
 from klcli.errors import ConfigError
 from klcli.published.registration import plan_notes
 from klcli.published.report import Line, parse, report, report_names
+from klcli.settings.sameness import SETTINGS
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Study
 from klcli.store.studies import PLAN_SHA256, TEXT
+from klcli.studies.plans import repeat
 from klcli.training.budget import budget_of
 from tests.published.documentation import PAGE
 
@@ -228,6 +230,20 @@ def test_some_rows_alone() -> None:
 HEAD = 'report = "9"\ncourse = "c"\ndate = "d"\nsummary = "s"\n'
 
 
+def test_all_rows_are_the_whole_report() -> None:
+    """A study stores the names of its rows; some trainings belong to no row, but to a figure."""
+    names = '["numbers", "none"]'
+    text = f"""{HEAD}[[experiments]]\nname = "numbers"\nlambdas = [1e-4, 1e-3, 1e-2]
+rows = [{{ row = "9-T", lam = 1e-3, validation_accuracy = 0.4 }}]
+[[experiments]]\nname = "none"\nlambdas = [0.1]\nrows = [{{ row = "9-T", reason = "illegible" }}]
+[[figures]]\nrows = ["9-T"]\npanels = "lambda"\nexperiments = {names}"""
+    whole = parse("r", text)
+    for rows in ([], ["9-T"], ["T"]):
+        chosen = whole.only(rows)
+        assert [[config.lam for config in one.configs] for one in chosen.experiments] == [[1e-4, 1e-3, 1e-2], [0.1]]
+        assert [one.rows for one in chosen.figures] == [("9-T",)]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -251,17 +267,88 @@ def test_an_unknown_report_is_refused_by_name() -> None:
         report("a3-1999")
 
 
+NETWORK = TrainConfig(hidden=(50,))
+DRAWN = replace(NETWORK, split=SplitConfig(split_seed=0))
+
+
+def planned(number: int, first: int, configs: list[TrainConfig], text: str, vary: str = "all") -> Study:
+    """A study of the plan with this number."""
+    settings = {"report": "a3-2024", "rows": ["003-T1"], "vary": vary, "plan": [*map(asdict, configs)]}
+    stored = {PLAN_SHA256: str(number), TEXT: text}
+    about = {"stage": None, "state": "complete", "created_at": "2026-11-27T07:00:00"}
+    return Study(id=first, kind="reproduce", settings=settings | stored, **about)
+
+
+def deviations(
+    old: list[list[TrainConfig]], new: list[list[TrainConfig]], text: str = report("a3-2024").text, vary: str = "all",
+    changed: str | None = None,
+) -> list[str]:  # fmt: skip
+    """Return what deviates in a plan from an earlier one, both with the trainings of each of their studies."""
+    before, after = (
+        [planned(plan, 10 * plan + i, configs, text, vary) for i, configs in enumerate(studies)]
+        for plan, (studies, text) in enumerate(((old, text), (new, changed or text)))
+    )
+    head = "deviates from the plan of study 0, of 2026-11-27: "
+    notes = plan_notes(after, [*before, *after])[1:]
+    assert all(one.startswith(head) for one in notes)
+    return [one.removeprefix(head) for one in notes]
+
+
 def test_more_seeds_of_some_settings_are_a_deviation_from_the_plan() -> None:
     """Three seeds of two networks, then eight of the deeper one."""
+    deep = replace(NETWORK, hidden=(50, 50))
+    old, new = ([*repeat(NETWORK, 3), *repeat(deep, n)] for n in (3, 8))
+    assert deviations([old], [new]) == ["seeds of 1 of 2 settings: 8, not 3"]
 
-    def planned_with(number: int, deep: int) -> Study:
-        plan = [TrainConfig(hidden=hidden, seed=s) for hidden, n in (((50,), 3), ((50, 50), deep)) for s in range(n)]
-        settings = {"report": "a3-2024", "rows": ["003-T1"], "vary": "all", "plan": [*map(asdict, plan)]}
-        stored = {PLAN_SHA256: str(number), TEXT: report("a3-2024").text}
-        about = {"stage": None, "state": "complete", "created_at": "2026-11-27T07:00:00"}
-        return Study(id=number, kind="reproduce", settings=settings | stored, **about)
 
-    first, second = planned_with(1, 3), planned_with(2, 8)
-    assert plan_notes([second], [first, second])[1:] == [
-        "deviates from the plan of study 1, of 2026-11-27: seeds of 1 of 2 settings: 8, not 3"
+def test_the_seeds_of_divided_plans_are_counted() -> None:
+    assert deviations([repeat(NETWORK, 5, "split")], [repeat(NETWORK, 3, "split")], vary="split") == ["seeds: 3, not 5"]
+    two, three = ([repeat(one, n) for one in (NETWORK, DRAWN)] for n in (2, 3))
+    assert deviations(two, three) == ["seeds: 3, not 2"]
+    assert deviations(two, three[:1]) == ["seeds: 3, not 2"]  # its other part has not begun
+
+
+def test_another_division_is_a_deviation_from_the_plan() -> None:
+    other = replace(NETWORK, split=SplitConfig(split_seed=1))
+    for common in ([], [[NETWORK]]):
+        words = f"{SETTINGS['split.split_seed'].label} 1, not 0"
+        assert deviations([*common, [DRAWN]], [*common, [other]]) == [words]
+
+
+def test_a_plan_on_several_numbers_of_images_is_one() -> None:
+    """A learning curve; its first number of images in either plan is no option --subset."""
+    few, many, other = (replace(NETWORK, split=SplitConfig(subset=n)) for n in (1000, 5000, 2000))
+    text = f"""{HEAD}[[experiments]]\nname = "a"\nrows = [
+{{ row = "9-1", split = {{ subset = 1000 }}, test_accuracy = 0.5 }},
+{{ row = "9-1", split = {{ subset = 5000 }}, test_accuracy = 0.5 }},
+{{ row = "9-1", split = {{ subset = 2000 }}, test_accuracy = 0.5 }}]""".replace("9-1", "9-003-T1")
+    both = [repeat(few, 3), repeat(many, 3)]
+    assert deviations(both, [repeat(few, 5), repeat(many, 5)], text) == ["seeds: 5, not 3"]
+    assert deviations(both, [repeat(other, 3), repeat(many, 3)], text) == [
+        f"{SETTINGS['split.subset'].label} 2000, not 1000"
     ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("tolerance = 0.02", "tolerance = 0.1"),
+        ("above = 0.01", "above = 0"),
+        ("above = 0.01", "below = 0.01"),
+        ('"test_loss"', '"test_cost"'),
+        ("summary", "same_validation_images = false\nsummary"),
+        ("h = 1e-5", "h = 1e-4"),
+        ('"W1"', '"W2"'),
+    ],
+)
+def test_whatever_decides_a_verdict_deviates_by_its_row(old: str, new: str) -> None:
+    text = f"""{HEAD}[[gradient_checks]]\nname = "g"\nconfig = {{}}\nlambdas = [0]\nh = 1e-5
+rows = [{{ row = "9-003-T1", tensor = "W1", max_absolute = 1e-8 }}]
+[[experiments]]\nname = "a"\nrows = [{{ row = "9-003-T1", tolerance = 0.02, test_loss = 1.5 }}]
+[[conclusions]]\nrow = "9-003-T1"\nwhat = "w"\nkind = "gap"\nexperiments = ["a"]\nquantity = "test_loss"
+above = 0.01"""
+    changed = text.replace(old, new, 1)
+    assert changed != text
+    plan = [repeat(NETWORK, 2)]
+    assert deviations(plan, plan, text, changed=changed) == ["numbers, remarks or checks of 9-003-T1"]
+    assert deviations(plan, plan, text, changed=text.replace('"s"', '"another"')) == ["its text"]

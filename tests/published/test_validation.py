@@ -281,12 +281,28 @@ OF_SIGMA, OF_SIZE, OF_NORMAL = (
 )
 
 
+AT_THE_END = "config = { evaluations_per_cycle = 0 }\n"
+AT_THE_END_ALONE = "evaluations_per_cycle = 0 evaluates at the end alone"
+
+
 @pytest.mark.parametrize(
     ("body", "line", "words"),
     [
         (f'{ONE}{CONCLUSION}quantity = "test_loss"'.replace("difference", "epochs"), 14, "epochs is of one of train_"),
         (f'{ONE}{CONCLUSION}quantity = "train_loss"'.replace("difference", "gap"), 14, "gap is of one of validation_"),
         (f'{ONE}{CHOSEN}quantity = "test_loss"', 14, "lambda is of one of train_accuracy"),
+        (AT_THE_END + ONE + CONCLUSION.replace("difference", "epochs"), 9, f"epochs needs curves, {AT_THE_END_ALONE}"),
+        (f'{AT_THE_END}{ONE}{CONCLUSION}quantity = "best_validation_accuracy"', 9,
+         f"best_validation_accuracy needs curves, {AT_THE_END_ALONE}"),
+        (AT_THE_END + ONE.replace("test_acc", "best_validation_acc"), 8,
+         f"experiments 1, row 1: best_validation_accuracy: needs curves, {AT_THE_END_ALONE}"),
+        (ONE.replace("test", "evaluations_per_cycle = 0, best_validation"), 7, "row 1: best_validation_accuracy: n"),
+        (
+            f'{ONE}{TABLE}rows = [{{ row = "7-1", reason = "r" }}]\n'
+            '[[figures]]\nrows = ["7-1"]\nexperiments = ["a", "b"]\npanels = "lambda"',
+            13,
+            "no training of b: a row without a number is not trained, give its experiment `lambdas`",
+        ),
         (SEARCH + CHOSEN, 12, "the trainings of 'a' differ in more than `lam`"),
         (SEARCH + '[[figures]]\nrows = ["7-1"]\nexperiments = ["a"]\npanels = "lambda"', 10, "in more than `lam`"),
         (SEARCH + '[[figures]]\nrows = ["7-1"]\nexperiments = ["a"]\npanels = "sigma"', 10, "'a' has no `sigma`"),
@@ -345,6 +361,24 @@ def test_the_trainings_of_lambdas_may_need_a_setting_that_no_row_does() -> None:
     assert named(f"{HEAD}config = {{ batch_norm = true, bn_momentum = 0.5 }}\nlambdas = [1]\n{row}") == []
     variant = '[experiments.variant]\nname = "v"\nlambdas = [1]\nconfig = { sigma = 0.2 }'
     assert named(f"{HEAD}{NORMAL}{OF_SIGMA}{variant}") == []
+
+
+@pytest.mark.parametrize(
+    ("common", "own", "cure"),
+    [
+        ("momentum = 0.9", 'optimizer = "adam"', "momentum = 0.0"),
+        ('activation = "silu"\nsilu_slope = 2', 'activation = "relu"', "silu_slope = 1.0"),
+    ],
+)
+def test_a_common_setting_that_one_experiment_cannot_have(common: str, own: str, cure: str) -> None:
+    head = HEAD.replace("[[", f"[common]\n{common}\n[[")
+    rows = 'rows = [{ row = "7-1", test_accuracy = 0.5 }]\n'
+    text = f"{head}{rows}{TABLE}config = {{ {own} }}\n{rows}"
+    [found] = named(text)
+    assert found.endswith(f", give {cure}")
+    assert named(text.replace(own, f"{own}, {cure}")) == []
+    [found] = named(text.replace(own, f"{own}, {common.splitlines()[-1]}"))
+    assert found.endswith(", omit it")
 
 
 def test_a_quirk_needs_an_effect_on_one_training_of_an_experiment() -> None:

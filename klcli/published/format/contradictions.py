@@ -15,6 +15,7 @@ from klcli.settings.train_config import TrainConfig
 
 Document = dict[str, Any]
 PERCENT = "accuracies are fractions from 0 to 1 (a percentage divided by 100)"
+BEST, AT_THE_END = "best_validation_accuracy", "needs curves, evaluations_per_cycle = 0 evaluates at the end alone"
 _ACCURACIES = [one for one in RESULTS if one.endswith("accuracy")]
 # The quantities of a conclusion, where not every one has a meaning.
 _QUANTITIES = {
@@ -45,6 +46,9 @@ def contradictions(document: Document, report: Report) -> Iterator[tuple[Path, s
             yield from _of_searches((*place, "experiments"), [experiments[one] for one in table["experiments"]])
     for place, table in _tables(document, "figures"):
         shown = [experiments[one] for one in table["experiments"] if one in experiments]
+        if lost := ", ".join(one for one in table["experiments"] if one not in experiments):
+            cure = "a row without a number is not trained, give its experiment `lambdas`"
+            yield (*place, "experiments"), f"no training of {lost}: {cure}"
         if table["panels"] == "lambda":
             yield from _of_searches((*place, "experiments"), shown)
         if table["panels"] == "sigma":
@@ -63,6 +67,7 @@ def _of_conclusion(table: Document, experiments: Mapping[str, Experiment]) -> st
         return f"give one of published, above and below, not {len(numbers)} of them"
     configs = [config for name in names for config in experiments[name].configs]
     n = {"lambda": (1,), "gap": (1, 2), "difference": (2,), "epochs": (2,)}.get(kind, (len(names),))
+    measured = kind if kind == "epochs" else table.get("quantity")
     is_tried = any(one.lam == table.get("published") for one in configs)
     cases = [  # the first that is true
         (len(names) not in n, f"{kind} is of {' or '.join(map(str, n))} experiments, {len(names)} are named"),
@@ -74,6 +79,8 @@ def _of_conclusion(table: Document, experiments: Mapping[str, Experiment]) -> st
          "a spread compares settings without and with BN, these have only one of them"),
         (kind == "epochs" and "published" in table and "tolerance" not in table,
          "a published number of epochs needs a tolerance, in epochs"),
+        (measured in ("epochs", BEST) and any(one.evaluations_per_cycle == 0 for one in configs),
+         f"{measured} {AT_THE_END}"),
     ]  # fmt: skip
     return next((words for is_true, words in cases if is_true), None)
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from klcli.errors import ConfigError
-from klcli.published.format.contradictions import contradictions
+from klcli.published.format.contradictions import AT_THE_END, BEST, contradictions
 from klcli.published.format.places import Path, places
 from klcli.published.format.schema import DOCUMENT, ERRORS, FRACTION, REMARKS, RESULTS, ROWS, TABLES, VARIANT, Key
 from klcli.published.report import parse
@@ -181,6 +181,8 @@ class _Checker:
                 unknown = [key for key in row if key not in known]
                 cure = f"give a number, as `{numbers[0]} = ...`, or the `reason`"
                 self.say((*here, *unknown[-1:]), f"no number and no reason: {cure}")
+            if BEST in row and config and config.evaluations_per_cycle == 0:
+                self.say((*here, BEST), f"{BEST}: {AT_THE_END}")
             if config is None or here in self.unsound:
                 continue
             remarks = tuple(row.get(key) for key in REMARKS)  # may tell two numbers apart, as of the text and of a log
@@ -217,7 +219,10 @@ class _Checker:
             config = TrainConfig.from_values(settings)
             budget_of(config)
         except ConfigError as error:
-            self.say(path, _with_keys(str(error)))
+            words = _with_keys(str(error))
+            if places.get(key := words.partition(" ")[0]) == ("common", key):  # others may need it
+                words = words.replace("omit it", f"give {key} = {_shown(SETTINGS[key].default)}")
+            self.say(path, words)
             return None
         unused = config.unused()
         self.used |= {place for key, place in places.items() if key not in unused}
