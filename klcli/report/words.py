@@ -11,8 +11,8 @@ from klcli.settings.split_config import SplitConfig, listed
 from klcli.settings.train_config import CYCLIC, TRANSDUCTIVE, TrainConfig
 from klcli.store.records import ImageSet, Run, RunResult
 
-# Settings that are part of the name of a network.
-IN_NAME = ("hidden", "activation", "batch_norm", "bn_position", "bn_statistics")
+IN_BN_WORDS = ("batch_norm", "bn_position", "bn_statistics")  # settings that `bn_words` states
+IN_NAME = ("hidden", "activation", *IN_BN_WORDS)  # those that are part of the name of a network
 ACTIVATIONS = {"relu": "ReLU", "silu": "SiLU"}
 NAMED_RUNS = 6  # in a title
 IN_CAPTION = (

@@ -221,6 +221,12 @@ def test_the_caption_of_an_unlike_pair_says_in_what_it_differs() -> None:
     assert words in caption
     assert "lambda" not in caption.partition("; also different")[0]
     assert "seeds 1, 2" in caption
+    pair = [trained(1)], [trained(2, batch_norm=True, activation="silu", bn_position="after", bn_statistics="batch")]
+    also = bn_overlay(*pair, {1: epochs(s100=0.25), 2: epochs(s100=0.75)}).caption.partition("; also different: ")[2]
+    assert also == "activation relu without BN and silu with it"  # where and how BN works is in the label of its curves
+    pair = [trained(1, hidden=(50, 30))], [trained(2, batch_norm=True)]
+    caption = bn_overlay(*pair, {1: epochs(s100=0.25), 2: epochs(s100=0.75)}).caption
+    assert caption.endswith("; also different: hidden 50 30 without BN and 50 50 with it")
 
 
 def test_a_pair_is_alike_in_all_but_bn() -> None:

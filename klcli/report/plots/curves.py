@@ -196,7 +196,7 @@ def bn_overlay(without: Runs, with_bn: Runs, epochs: Epochs, splits: Sequence[st
         for runs, name in ((without, "without BN"), (with_bn, words.bn_words(other.config)))
         for split in splits or DURING
     ]
-    differing = [one for one in varying([first, other]) if one.key not in words.IN_NAME]
+    differing = [one for one in varying([first, other]) if one.key not in words.IN_BN_WORDS]
     mine, its = ([one.words(words.setting_value(run, one.key)) for one in differing] for run in (first, other))
     also = [f"{one.label} {a} without BN and {b} with it" for one, a, b in zip(differing, mine, its, strict=True)]
     if first.method != other.method:
