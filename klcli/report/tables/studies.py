@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from klcli.studies.lambda_search import Choice
 
 MEASURES = ("accuracy", "loss", "cost")
+ENDED = "complete", "diverged"  # states of a range test that went on until eta, or the cost, was too large
 _INTERVAL = "mean:.4f; &std:.4f; &n:; low:.4f=95 % from; &high:.4f=to"
 
 
@@ -131,7 +132,9 @@ def repeats_table(title: str, runs: Sequence[Run]) -> Table:
 
 
 def suggestion_of(run: Run, epochs: Sequence[Epoch]) -> Suggestion | None:
-    """Return the suggestion from the evaluations of a range test."""
+    """Return the suggestion from the evaluations of a range test; None before it has reached its end."""
+    if run.state not in ENDED:
+        return None
     etas = [epoch.learning_rate for epoch in epochs]
     return suggest(etas, [epoch.validation_accuracy for epoch in epochs], run.split.sizes()[1])
 
@@ -144,6 +147,8 @@ def range_notes(runs: Iterable[Run], epochs: Callable[[Run], Sequence[Epoch]]) -
 
 def suggestion_sentence(run: Run, epochs: Sequence[Epoch]) -> str:
     """State the suggested limits of a range test, as options, and the rule."""
+    if run.state not in ENDED:
+        return f"no suggestion: eta has not reached {run.config.eta_max:g}, the end of the range ({run.state})"
     if (n := len(epochs)) < 3:
         cure = "give more --epochs or --evaluations-per-cycle"
         return f"no suggestion: a median of three needs more than {n} {counted(n, 'evaluation')}, {cure}"
