@@ -186,6 +186,12 @@ def incomplete_words(runs: Sequence[Run]) -> str:
     return ", ".join(f"{run_numbers([run for run in runs if run.state == state])} ({state})" for state in states)
 
 
+def not_complete(runs: Sequence[Run]) -> str:
+    """`; not complete: run 3 (diverged)` for the end of a caption; empty if every run is complete."""
+    left = incomplete_words(runs)
+    return f"; not complete: {left}" if left else ""
+
+
 def without_note(runs: Sequence[Run]) -> str:
     """`Not included: run 3 (diverged).` for means over seeds; empty if every run is complete, or has a seed alone."""
     left, seeds = incomplete_words(runs), {(run.config.seed, run.config.shared_seed) for run in runs}
