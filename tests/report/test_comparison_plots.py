@@ -73,6 +73,10 @@ def test_a_training_that_was_stored_twice_is_one_of_the_mean() -> None:
     assert (line.y, line.spread) == (pytest.approx([0.3]), pytest.approx([0.02**0.5]))
     for words in ("run 1, interrupted", "runs 4-5, with settings and seeds of others"):
         assert words in chart.caption
+    searched = replace(trained(6, seed=1), test_accuracy=None)  # a lambda search evaluates on no test images
+    tested = replace(trained(7, seed=1), test_accuracy=0.5)
+    for runs in ([searched, tested], [tested, searched]):
+        assert "without run 6, with settings" in overlay(runs, {6: epochs(s100=0.2), 7: epochs(s100=0.2)}).caption
 
 
 def test_runs_with_a_quirk_are_not_pooled_with_those_without() -> None:

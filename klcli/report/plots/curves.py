@@ -213,13 +213,15 @@ def _drawn(runs: Runs) -> tuple[list[Runs], str]:
 def repeats(runs: Runs) -> list[list[Run]]:
     """Return the runs of each setting and method, which differ in their seeds alone, in the order of the first ones.
 
-    Of several runs with one seed, a complete one is there alone: the others would narrow the band.
+    Of several runs with one seed, a complete one, if possible with a test accuracy, is there alone: the others would
+    narrow the band.
     """
     groups: dict[tuple[Any, ...], dict[Any, Run]] = {}
     for run in runs:
         repeated, seeds = settings_and_seeds(run.config)
         own = groups.setdefault((run.dataset_sha256, run.method, repeated), {})
-        if seeds not in own or own[seeds].state != "complete":
+        known = own.setdefault(seeds, run)
+        if known.state != "complete" or known.test_accuracy is None is not run.test_accuracy:
             own[seeds] = run
     return [[*own.values()] for own in groups.values()]
 

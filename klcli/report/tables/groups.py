@@ -56,10 +56,11 @@ def varying(runs: Runs) -> tuple[Setting, ...]:
 def group(runs: Runs, by: Sequence[Setting]) -> tuple[list[Group], list[Run | RunResult]]:
     """Return the groups, the highest mean validation accuracy first, and the runs that duplicate another one.
 
-    The same settings with the same seed give the same numbers: duplicates would make the deviation too small.
+    The same settings with the same seed give the same numbers: duplicates would make the deviation too small. The runs
+    of a lambda search have no test accuracy, a later training with the chosen lambda does: that one counts.
     """
     firsts: dict[Any, Run | RunResult] = {}  # by what determines their numbers
-    ordered = sorted(runs, key=lambda run: run.id)
+    ordered = sorted(runs, key=lambda run: (run.test_accuracy is None, run.id))
     keys = [numbers_key(run.config, run.step_size, run.epochs) for run in ordered]
     repeated = [run for key, run in zip(keys, ordered, strict=True) if firsts.setdefault(key, run) is not run]
     groups: dict[tuple[Any, ...], list[Run | RunResult]] = {}
