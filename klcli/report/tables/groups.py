@@ -13,6 +13,7 @@ from klcli.report.words import counted, images_words, not_counted, numbered, set
 from klcli.settings.run_names import names_of, ranges_words
 from klcli.settings.sameness import SETTINGS, differences, numbers_key, without_seeds
 from klcli.settings.setting import Setting
+from klcli.settings.train_config import TRANSDUCTIVE
 from klcli.store.records import Run, RunResult
 from klcli.studies.statistics import SIGNIFICANCE, Comparison, Sample, compare
 
@@ -101,6 +102,10 @@ def group_notes(groups: Sequence[Group], by: Sequence[Setting], repeated: Runs) 
     if held := [number for number, (orders, own) in enumerate(seeds, start=1) if len(own) == 1 < len(orders)]:
         what = f"{numbered('Row', held)}: the seeds are of the order alone, with the same initial weights"
         notes.append(f"{what}: the deviation does not contain that of the weights.")
+    policies = [{setting_value(one, "bn_statistics") for one in own.runs} for own in groups]
+    used = [number for number, own in enumerate(policies, start=1) if own.intersection(TRANSDUCTIVE)]
+    if used and SETTINGS["bn_statistics"] not in by:
+        notes.append(f"{numbered('Row', used)}: BN statistics of test images, transductive.")
     if repeated:
         notes.append(not_counted(run.id for run in repeated))
     return notes
