@@ -82,7 +82,7 @@ def group_table(groups: Sequence[Group], by: Sequence[Setting]) -> Table:
             rows[-1] |= spread(sample_of(one.runs, measure), f"{measure}_")
     measures = "; ".join(f"{key}_mean:.4f={word}; &{key}_std:.4f=std; &{key}_n:=n" for key, word in MEASURED.items())
     labels = ", ".join(one.label for one in by)
-    title = f"Means over seeds on {images_words(groups[0].runs[0])}" + (f", by {labels}" if by else "")
+    title = f"Mean accuracies over n seeds on {images_words(groups[0].runs[0])}" + (f", by {labels}" if by else "")
     return Table(title, (*columns("*row:"), *own, *columns(f"{measures}; ?runs")), rows)
 
 

@@ -99,7 +99,7 @@ def evaluations_table(title: str, evaluations: Sequence[Evaluation]) -> Table:
         policy = (one.bn_statistics or "-") + (", transductive" if one.transductive else "")
         rows.append(vars(one) | yes_or_no | {"run_numbers": ", ".join(map(str, one.runs)), "policy": policy})
     measures = "; ".join(f"{split}_{name}:.4f" for name in SCORES for split in MEASURED)
-    about = "run_numbers=runs; policy=BN statistics; bn_samples:=images; snapshots; flips; shifts:"
+    about = "run_numbers=runs; policy=BN statistics; bn_samples:=images for BN; snapshots; flips; shifts:"
     return Table(title, columns(f"{about}; {measures}; command"), rows)
 
 

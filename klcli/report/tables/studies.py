@@ -64,7 +64,8 @@ def search_table(search: "LambdaSearch") -> Table:
     head = columns(f"*lambda:.4g; stage; validation_accuracy:=validation; {interval}{others}")
     runs = [run for _, stage in search.stages for run in stage]
     what = f"Lambda search: {network_name(runs[0].config)} on {images_words(*runs)}"
-    return Table(f"{what}, by validation accuracy ({numbered('study', search.studies)})", head, rows)
+    shown = "by validation accuracy, with validation loss and cost, and train accuracy"  # as long heads would not fit
+    return Table(f"{what}, {shown} ({numbered('study', search.studies)})", head, rows)
 
 
 def _remark(lam: float, stage: str, runs: Sequence[Run], choice: "Choice | None") -> str:
@@ -102,7 +103,8 @@ def sigma_table(runs: Sequence[Run]) -> Table:
             why = next((run.state for run in mine if run.state != "complete"), None)
             rows[-1][f"{name}_{bn}"] = cell(mine, f"{split}_{name}") or why
     measures = "; ".join(f"{name}_0:={name}; &{name}_1:=with BN" for name in MEASURES)
-    what = f"Sigma sweep: {layers_name(runs[0].config)} on {images_words(*runs)}{statistics_words(runs)}"
+    images = f"{images_words(*runs)}{statistics_words(runs)}"
+    what = f"Sigma sweep: {layers_name(runs[0].config)} without and with BN on {images}"
     return Table(f"{what} (study {runs[0].study_id})", columns(f"*sigma:.4g; *split; {measures}"), rows)
 
 
