@@ -164,7 +164,7 @@ class TrainingProgress(Observer):
             BarColumn(bar_width=20): 22,
             TextColumn("train {task.fields[train]}"): 14,
             TextColumn("cost {task.fields[cost]}"): 13,
-            TextColumn("eta {task.fields[eta]:.3f}"): 11,
+            TextColumn("eta {task.fields[eta]:.5f}"): 13,
             TextColumn("{task.fields[speed]} updates/s"): 16,
         }
         used = itertools.accumulate(columns.values())
@@ -243,20 +243,21 @@ class StudyProgress(Observer):
         if not step:
             return
         self._forecast.update(index, step, now := time.monotonic())
+        self._best = max(self._best, best)
         if self._invocation.is_live:
-            self._draw(index, step, best, f"best {best:.4f}" if best else "", visible=True)
+            self._draw(index, step, f"best {best:.4f}" if best else "", visible=True)
         elif now >= self._pace.due:
-            accuracy = f", best validation accuracy {best:.4f}" if best else ""
+            accuracy = f", best validation accuracy {self._best:.4f}" if self._best else ""
             self._pace.say(f"{self._title}: {self._forecast.line()}{accuracy}")
 
     def on_outcome(self, outcome: "StackOutcome") -> None:
         index = self._positions.index(outcome.positions)
         accuracies = [r.epochs[-1].validation.accuracy for r in outcome.results if r.epochs and r.diverged_at is None]
         best = max(accuracies, default=0.0)
-        self._done += 1
+        self._best, self._done = max(self._best, best), self._done + 1
         self._forecast.end(index, time.monotonic(), diverged=not accuracies)
         news = f"best {best:.4f}" if accuracies else "diverged"
-        self._draw(index, self._updates[index], best, news, visible=self._shows_all)
+        self._draw(index, self._updates[index], news, visible=self._shows_all)
         if not self._invocation.is_live:
             which = f"stack {index + 1} done ({self._done} of {len(self._stacks)})"
             news = news.replace("best", "best validation")
@@ -264,10 +265,9 @@ class StudyProgress(Observer):
             words = ", ".join(filter(None, (which, news, f"{outcome.seconds:.1f} s", left)))
             self._pace.say(f"{self._title}: {words}")
 
-    def _draw(self, index: int, step: int, best: float, news: str, *, visible: bool) -> None:
+    def _draw(self, index: int, step: int, news: str, *, visible: bool) -> None:
         self.bar.start_task(self._stacks[index])
         self.bar.update(self._stacks[index], completed=step, news=news, visible=visible)
-        self._best = max(self._best, best)
         done = sum(stack.completed for stack in self.bar.tasks[1:])
         news = f"best {self._best:.4f}" if self._best else ""
         self.bar.update(self._study, completed=done, news=news, left=self._forecast.words())

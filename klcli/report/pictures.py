@@ -1,6 +1,7 @@
 """The pictures of `klcli report`, each kind from its own module in report/plots."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -198,7 +199,8 @@ class Painter:
                 images = by_itself(images)
             network = for_split(trained.network, images, trained.config.bn_statistics, run.config.dtype)
             counts = confusion(images.labels, predict(network, images, run.config.dtype))
-        return draw_confusion(run, counts, dataset.class_names, suffix, look, on)
+        evaluated = replace(run, config_json=trained.config.to_json())  # before the last update, with running averages
+        return draw_confusion(evaluated, counts, dataset.class_names, suffix, look, on)
 
 
 def _single(view: View, kind: str) -> Sequence[Run]:

@@ -272,8 +272,8 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
     elif study.kind == "sigma":
         table, notes = studies.sigma_table(runs), [words.without_note(runs)]
     else:
-        what = f"{study.kind.capitalize()} {study.stage or ''}".rstrip()
-        title = f"{what}: {words.network_name(runs[0].config)} on {words.images_words(*runs)} (study {number})"
+        what, settings = words.network_name(runs[0].config), words.settings_line(runs[0], together_with=runs)
+        title = f"{'Final training' if study.stage == 'final' else 'Repeats'}: {what} on {settings} (study {number})"
         table, notes = studies.repeats_table(title, runs), [words.run_numbers(runs), words.without_note(runs)]
         notes += studies.range_notes(runs, lambda run: store.runs.epochs(run.id))
     if study.kind != "reproduce":

@@ -11,8 +11,8 @@ from klcli.settings.split_config import SplitConfig, listed
 from klcli.settings.train_config import CYCLIC, TRANSDUCTIVE, TrainConfig
 from klcli.store.records import ImageSet, Run, RunResult
 
-# Settings that are part of the name of a network.
-IN_NAME = ("hidden", "activation", "batch_norm", "bn_position", "bn_statistics")
+IN_BN_WORDS = ("batch_norm", "bn_position", "bn_statistics")  # settings that `bn_words` states
+IN_NAME = ("hidden", "activation", *IN_BN_WORDS)  # those that are part of the name of a network
 ACTIVATIONS = {"relu": "ReLU", "silu": "SiLU"}
 NAMED_RUNS = 6  # in a title
 IN_CAPTION = (
@@ -184,6 +184,12 @@ def incomplete_words(runs: Sequence[Run]) -> str:
     """`run 3 (diverged)`; empty if every run is complete."""
     states = dict.fromkeys(run.state for run in runs if run.state != "complete")
     return ", ".join(f"{run_numbers([run for run in runs if run.state == state])} ({state})" for state in states)
+
+
+def not_complete(runs: Sequence[Run]) -> str:
+    """`; not complete: run 3 (diverged)` for the end of a caption; empty if every run is complete."""
+    left = incomplete_words(runs)
+    return f"; not complete: {left}" if left else ""
 
 
 def without_note(runs: Sequence[Run]) -> str:

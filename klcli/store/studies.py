@@ -131,7 +131,7 @@ class Studies:
         for run_id, result in results.items():
             state, error = result.end
             pointer = self._runs.write_checkpoint(run_id, result) if state == "complete" else {}
-            rows[run_id] = ending_row(state, result, outcome.seconds, error) | pointer
+            rows[run_id] = ending_row(state, result, result.seconds, error) | pointer
         with self._db.write() as db:
             for run_id, result in results.items():
                 self._runs.update(db, run_id, rows[run_id], result.epochs)

@@ -189,13 +189,11 @@ def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
     with pin_threads(task.threads):
         check_blas()
         splits = splits_of(task.images, task.configs[0].split)
-        started = time.perf_counter()
         if task.is_chain:
             results = train_chain(task.configs, splits, on_evaluation=on_evaluation, **how)
         else:
             results = train(task.configs, splits, on_evaluation=on_evaluation, snapshot=task.snapshot, **how)
-    before = sum(metrics.seconds for metrics in task.snapshot.epochs) if task.snapshot else 0.0
-    seconds = before + time.perf_counter() - started
+    seconds = sum(one.seconds for one in (results if task.is_chain else results[:1]))
     since = task.snapshot.epochs[-1].epoch if task.snapshot and task.snapshot.epochs else 0.0
     return StackOutcome(task.positions, results, seconds, environment().versions, since)
 

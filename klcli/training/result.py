@@ -59,6 +59,7 @@ class TrainResult:
     snapshots: list[dict[str, np.ndarray]] = field(default_factory=list)  # copies of its state at the end of each cycle
     ensemble: Ensemble | None = None  # of the snapshots, after the last update
     inputs: Inputs | None = None  # of its checkpoint, so that it needs no images
+    seconds: float = 0.0  # of the whole stack, with evaluations and those before a resumption
 
     @property
     def step(self) -> int:

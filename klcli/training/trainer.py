@@ -208,6 +208,7 @@ def train(
     update, and may replace its `compute`, its `splits` or its arrays. Inside `step(name)`, whitening and the
     evaluations are computed.
     """
+    started = time.perf_counter() - sum(one.seconds for one in (snapshot.epochs if snapshot else ()))
     with open_team(configs[0].dtype, helper=cores > 1) as team, arithmetic():
         training = Training(configs, splits, snapshot, team, quirks, step)
         done = training.step if training.results[0].epochs else -1  # evaluated before, with the snapshot
@@ -223,6 +224,9 @@ def train(
                 break
         with step("testing"):
             training.finish(evaluate_test=evaluate_test)
+    seconds = time.perf_counter() - started
+    for result in training.results:
+        result.seconds = seconds
     return training.results
 
 

@@ -54,7 +54,13 @@ def test_groups_keep_policies_apart(here: Klcli) -> None:
         assert here("train", *TINY, "--bn-statistics", policy).returncode == 0
     table = here("report", "--group-by", "bn_statistics").stdout
     assert "adaptive, transductive" in table
-    assert "BN statistics" in here("report", "--group-by", "hidden").stdout  # of a mixed group
+    assert "transductive" not in table.partition("\n\n")[2]  # the column says it
+    mixed = here("report", "--group-by", "hidden").stdout
+    assert "mixes runs with different BN statistics" in mixed
+    assert "\nRow 1: BN statistics of test images, transductive.\n" in mixed
+    rows = here("report", "--where", "bn_statistics = 'adaptive'", "--group-by", "hidden,bn,lambda").stdout
+    assert "\nRow 1: BN statistics of test images, transductive.\n" in rows
+    assert "transductive" not in here("report", "--where", "bn_statistics = 'ema'", "--group-by", "hidden").stdout
 
 
 def test_a_sweep_says_so_too(here: Klcli, tmp_path: Path) -> None:

@@ -76,6 +76,9 @@ def test_report_shows_the_latest_check_again(check, here):
     first = check("--hidden", "4")
     again = here("report", "--gradchecks")
     assert (again.returncode, again.stdout) == (0, first.stdout)
+    limited = json.loads(here("report", "--gradchecks", "--limit", "1", "--json").stdout)
+    assert sum(len(one["errors"]) for one in limited["checks"]) == 1
+    assert limited["verdict"].startswith("PASS: ") and limited["verdict"] in first.stdout  # of all tensors
 
 
 def heads(out: str) -> str:

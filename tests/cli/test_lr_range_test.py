@@ -49,6 +49,25 @@ def test_one_that_diverges_has_found_the_end_of_the_range(here: Klcli, rows: Row
 
 
 @pytest.mark.usefixtures("unrendered")
+@pytest.mark.parametrize("state", ["interrupted", "failed"])
+def test_one_that_did_not_end_suggests_nothing(here: Klcli, tmp_path: Path, state: str) -> None:
+    """The accuracy still rose where it was cut off: that place says nothing about the largest eta."""
+    succeeded(here(*TINY, "--evaluations-per-cycle", "10", "--quiet"))
+    change(tmp_path, "UPDATE epochs SET validation_accuracy = 0.1 + step / 100.0")
+    assert "run 1, suggested: --eta-min " in here("report", "--run", "1").stdout
+    cut = "UPDATE runs SET epochs_done = (SELECT max(epoch) FROM epochs)"
+    change(tmp_path, "DELETE FROM epochs WHERE step > 30", cut, f"UPDATE runs SET state = '{state}'")
+    shown = here("report", "--run", "1").stdout
+    assert f"run 1, no suggestion: eta has not reached 1, the end of the range ({state})\n" in shown
+    assert "suggested" not in shown
+    store = Store.existing(tmp_path / "results/klcli.db")
+    chart = training_curves([store.runs.get(1)], {1: store.runs.epochs(1)})
+    assert [panel.limits for panel in chart.panels[0]] == [{}, {}]
+    change(tmp_path, "DELETE FROM epochs WHERE step > 10")  # too few for a median: more of them are not the cure
+    assert f"({state})\n" in here("report", "--run", "1").stdout
+
+
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(
     ("options", "n"),
     [

@@ -1,5 +1,6 @@
 """The time left, compared with a simulation of workers; and the plain lines of a log."""
 
+import math
 import re
 
 import pytest
@@ -8,9 +9,10 @@ from rich.progress import Progress, Task
 
 from klcli.cli import progress
 from klcli.cli.invocation import Invocation
-from klcli.cli.progress import Forecast, Step, StudyProgress
+from klcli.cli.progress import Forecast, Step, StudyProgress, TrainingProgress
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.execution import ImagesReference, StackOutcome, StackTask
+from klcli.training.budget import budget_of
 
 POLL = 0.2  # seconds between two readings of the workers
 
@@ -124,6 +126,35 @@ def test_the_bar_of_a_study_adds_up_its_stacks_from_one_list(count: int, monkeyp
     shown.on_outcome(StackOutcome((2,), [], 1.0, {}))
     assert lists == 2
     assert shown.bar.tasks[0].completed == 2 + 3
+
+
+def test_the_best_accuracy_of_a_study_is_that_of_all_its_stacks(capfd: pytest.CaptureFixture[str]) -> None:
+    """Each stack reports its own best."""
+    config, images = TrainConfig(), ImagesReference("", "", "")
+    tasks = [StackTask((i,), (config,), images, evaluate_test=False, threads=1) for i in range(2)]
+    shown = StudyProgress(Invocation(), "study 1", tasks, [9, 9])
+    for index, best, is_due in ((0, 0.2, True), (0, 0.3, False), (1, 0.1, True), (1, 0.2, True), (1, 0.4, True)):
+        shown._pace.due = 0.0 if is_due else math.inf
+        shown.on_progress(index, 1, best)
+    found = re.findall(r"best validation accuracy (0\.\d{4})$", capfd.readouterr().err, re.MULTILINE)
+    assert found == ["0.2000", "0.3000", "0.3000", "0.4000"]
+
+
+@pytest.mark.parametrize("width", [80, 100, 111, 112, 127, 128])
+def test_the_live_bar_shows_the_digits_of_a_small_eta(width: int) -> None:
+    """With Adam, eta_max is about 0.001, and a range test begins at 1e-05."""
+    (invocation := Invocation()).err.width = width
+    shown = TrainingProgress(invocation, budget_of(TrainConfig(eta_min=2e-5, eta_max=1e-3), 45000))
+    text = "epoch 0.0/20 validation 0.1234 12 min 59 s left "
+    shown.bar.update(
+        shown.bar.task_ids[0], validation="0.1234", train="0.1234", cost="2.3456", speed="12345", left=text[31:47]
+    )
+    with invocation.err.capture() as printed:
+        invocation.err.print(shown.bar.make_tasks_table(shown.bar.tasks))
+    [line] = printed.get().splitlines()
+    assert line.startswith("epoch 0.0/20 validation 0.1234 12 min 59 s left ") and len(line.rstrip()) <= width
+    assert ("eta 0.00002" in line) is (width >= 112)
+    assert ("12345 updates/s" in line) is (width >= 128)
 
 
 @pytest.mark.slow

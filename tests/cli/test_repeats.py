@@ -137,6 +137,7 @@ def test_what_varies_is_recorded_and_said(
     is_of_all = means["validation_accuracy_n"] == 3  # runs on other validation images are not ranked together
     assert found == ["report --study 1 --plot curves", *["report --group-by hidden,bn,lambda"] * is_of_all]
     report = here("report", "--study", "1").stdout
+    assert report.startswith("Repeats: ") and ", lambda 0.005, eta 1e-05 to 0.1, " in report.splitlines()[0]
     assert words[1] in report
     assert ("drawn with split seeds 1 to 3" in report) == (vary == "split")
     grouped = here("report", "--group-by", "hidden").stdout

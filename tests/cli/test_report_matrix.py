@@ -27,7 +27,7 @@ VIEWS = {
     ("--run", "1", "4", "--diff-only"): ("Differences", None),
     ("--study", "1"): ("Lambda search", 3),
     ("--study", "2"): ("Sigma sweep", 6),
-    ("--group-by", "lambda"): ("Means over seeds", 4),
+    ("--group-by", "lambda"): ("Mean accuracies over n seeds", 4),
     ("--gradchecks",): ("linear2.W", 8),
 }
 

@@ -5,13 +5,19 @@ import io
 import json
 import re
 import shlex
+import signal
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 from command import Klcli, Refused, Rows, change, read, succeeded
 
+from klcli.errors import Interrupted
+from klcli.lab import Lab
 from klcli.settings.selection import Selection
+from klcli.settings.split_config import SplitConfig
+from klcli.settings.train_config import TrainConfig
+from klcli.training.result import EpochMetrics
 
 
 @pytest.fixture
@@ -393,3 +399,20 @@ def test_the_runs_that_means_over_seeds_lack_because_they_diverged_are_named(
            " FROM runs AS one WHERE one.id = 3) WHERE id = 1")  # fmt: skip
     here("report", "--html", "page.html")
     assert "Not included: run 2 (diverged)." in (trained / "page.html").read_text()
+
+
+@pytest.mark.parametrize("schedule", ["cyclical", "range"])
+def test_each_picture_of_an_unfinished_run_says_so(here: Klcli, tmp_path: Path, schedule: str) -> None:
+    def interrupt(one: EpochMetrics) -> None:
+        if one.epoch == 2:
+            raise Interrupted("interrupted", signal.SIGINT)
+
+    split = SplitConfig(subset=500)
+    config = TrainConfig(hidden=(8,), batch_norm=True, bn_statistics="adaptive", split=split, schedule=schedule)
+    with pytest.raises(Interrupted):
+        Lab(tmp_path / "results/klcli.db", data="synthetic").train(config, on_evaluation=interrupt)
+    for kind in ("training", "rate", "weights", "confusion"):
+        succeeded(here("report", "--run", "1", "--plot", kind, "--to", "c.svg"))
+        words = " ".join(re.findall("<!-- (.*?) -->", Path("c.svg").read_text()))
+        assert "not complete: run 1 (interrupted)" in words, kind
+    assert "adaptive" not in words  # the confusion: statistics of the test images are drawn after the last update

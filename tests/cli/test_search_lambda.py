@@ -131,6 +131,10 @@ def test_repeats_are_a_mean_with_its_spread(here: Klcli, rows: Rows) -> None:
         assert float(printed[lam][3]) == pytest.approx(12.706 * std / math.sqrt(2), abs=1e-3)  # Student's t, n = 2
         assert printed[lam][4] == "2"
     assert "95 % from" in done.stdout  # of the final one
+    [title, *_] = here("report", "--study", "2").stdout.splitlines()
+    final = runs[4]
+    assert title.startswith("Final training: ") and title.endswith(", he, seeds 5, 6 (study 2)")
+    assert f", lambda {final['lambda']:g}, " in title and f", {final['cycles']:g} cycles of 2 n_s, " in title
 
 
 def test_the_json_document(here: Klcli, rows: Rows) -> None:

@@ -73,6 +73,10 @@ def test_a_training_that_was_stored_twice_is_one_of_the_mean() -> None:
     assert (line.y, line.spread) == (pytest.approx([0.3]), pytest.approx([0.02**0.5]))
     for words in ("run 1, interrupted", "runs 4-5, with settings and seeds of others"):
         assert words in chart.caption
+    searched = replace(trained(6, seed=1), test_accuracy=None)  # a lambda search evaluates on no test images
+    tested = replace(trained(7, seed=1), test_accuracy=0.5)
+    for runs in ([searched, tested], [tested, searched]):
+        assert "without run 6, with settings" in overlay(runs, {6: epochs(s100=0.2), 7: epochs(s100=0.2)}).caption
 
 
 def test_runs_with_a_quirk_are_not_pooled_with_those_without() -> None:
@@ -221,6 +225,12 @@ def test_the_caption_of_an_unlike_pair_says_in_what_it_differs() -> None:
     assert words in caption
     assert "lambda" not in caption.partition("; also different")[0]
     assert "seeds 1, 2" in caption
+    pair = [trained(1)], [trained(2, batch_norm=True, activation="silu", bn_position="after", bn_statistics="batch")]
+    also = bn_overlay(*pair, {1: epochs(s100=0.25), 2: epochs(s100=0.75)}).caption.partition("; also different: ")[2]
+    assert also == "activation relu without BN and silu with it"  # where and how BN works is in the label of its curves
+    pair = [trained(1, hidden=(50, 30))], [trained(2, batch_norm=True)]
+    caption = bn_overlay(*pair, {1: epochs(s100=0.25), 2: epochs(s100=0.75)}).caption
+    assert caption.endswith("; also different: hidden 50 30 without BN and 50 50 with it")
 
 
 def test_a_pair_is_alike_in_all_but_bn() -> None:

@@ -182,6 +182,18 @@ def test_the_verdict_on_gradients() -> None:
     assert gradient_check_table(checks[0], ["decimals"]).cells()[0] == ["linear1.W", "150", "1", "9", "0.0%", "pass"]
 
 
+@pytest.mark.parametrize("width", range(60, 125, 2))
+def test_the_moments_of_a_difference_stay_beside_one_another(width: int) -> None:
+    """Deviation and maximum of ga - gn say in their titles nothing of it."""
+    lines = records.printed(gradient_check_table(check([TrainConfig()], 1e-9), ["moments"]), width).splitlines()
+    rules = [number for number, line in enumerate(lines) if line.strip() and set(line.strip()) == {"─"}]
+    heads = [" ".join(lines[max(0, number - 3) : number]).split() for number in rules]
+    assert sum("max" in head for head in heads) == 1
+    for head in heads:
+        assert ("max" in head) is ("-" in head)
+        assert ("max" not in head) or "std" in head
+
+
 def test_the_measures_of_a_suite_are_summed_up() -> None:
     checks = [check([TrainConfig()], 1e-10, 2e-3), check([TrainConfig()], 1e-9)]
     of_sums, equal, signs = measure_notes(checks, MEASURES)

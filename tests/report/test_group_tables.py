@@ -81,6 +81,17 @@ def test_a_run_that_only_repeats_another_is_not_counted() -> None:
     assert "Not counted" in group_notes(groups, BN, repeated)[-1]
 
 
+def test_of_equal_runs_the_one_with_a_test_accuracy_counts() -> None:
+    """Those of a lambda search have none, and the training that follows it is a later one of the same settings."""
+    searched = [run(number, 0.5, seed=0, lam=lam) for number, lam in ((1, 0.003), (2, 0.005))]
+    trained = replace(run(3, 0.5, seed=0, lam=0.003), test_accuracy=0.48)
+    groups, repeated = group([*searched, trained], settings_named(["lambda"]))
+    assert [one.id for one in repeated] == [1]
+    rows = {row["lambda"]: row for row in group_table(groups, settings_named(["lambda"])).rows}
+    assert (rows[0.003]["test_accuracy_mean"], rows[0.003]["test_accuracy_n"]) == (0.48, 1)
+    assert rows[0.005]["test_accuracy_n"] == 0
+
+
 def test_groups_that_mix_settings_say_so() -> None:
     runs = [*two_groups(), run(9, 0.5, lam=0.1)]
     groups, _ = group(runs, BN)

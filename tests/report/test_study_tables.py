@@ -139,14 +139,15 @@ def test_titles_name_network_images_and_studies() -> None:
     stages = [(stage, [records.run(study, config, study_id=study)]) for stage, study in (("coarse", 1), ("fine", 2))]
     images = "cifar10, 45000 images train, 5000 validate"
     assert search_table(LambdaSearch(stages, None)).title == (
-        f"Lambda search: 3-layer 50-50 with BN on {images}, by validation accuracy (studies 1, 2)"
+        f"Lambda search: 3-layer 50-50 with BN on {images}, by validation accuracy, "
+        "with validation loss and cost, and train accuracy (studies 1, 2)"
     )
     sweep = [
         records.run(number, TrainConfig(batch_norm=bn, bn_statistics="adaptive"), study_id=3)
         for number, bn in enumerate((False, True), start=1)
     ]
     assert sigma_table(sweep).title == (
-        f"Sigma sweep: 3-layer 50-50 on {images}, adaptive statistics, transductive (study 3)"
+        f"Sigma sweep: 3-layer 50-50 without and with BN on {images}, adaptive statistics, transductive (study 3)"
     )
 
 

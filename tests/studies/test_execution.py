@@ -89,6 +89,21 @@ def test_what_replicas_may_differ_in_is_what_training_takes(splits: Splits, smal
                 train(plan, splits)
 
 
+def test_each_training_of_a_chain_has_its_own_seconds(tasks: Tasks, tmp_path: Path) -> None:
+    """In lockstep, the networks have those of all of them together."""
+    [task, _] = tasks(updates=12, step_epochs=1)
+    started = time.perf_counter()
+    chain, stack = (train_stack(replace(task, is_chain=is_chain), WorkerChannel(tmp_path, 0)) for is_chain in (1, 0))
+    total = time.perf_counter() - started
+    assert len({one.seconds for one in chain.results}) == 4 and {one.seconds for one in stack.results} == {
+        stack.seconds
+    }
+    for one in chain.results:
+        assert one.seconds > sum(epoch.seconds for epoch in one.epochs) > 0
+    assert sum(one.seconds for one in chain.results) == pytest.approx(chain.seconds)
+    assert total > chain.seconds + stack.seconds
+
+
 @pytest.mark.parametrize(
     ("count", "sizes"), [(1, [1]), (4, [4]), (5, [3, 2]), (8, [4, 4]), (9, [3, 3, 3]), (10, [4, 3, 3])]
 )

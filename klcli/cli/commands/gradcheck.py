@@ -98,7 +98,7 @@ def show(
     """Show a suite, of at most `limit` tensors, with its picture. Raises GradientCheckFailed where a tensor failed."""
     from klcli.report.documents import check_document
     from klcli.report.plots.studies import gradient_errors
-    from klcli.report.tables.later_checks import limited
+    from klcli.report.tables.later_checks import gradient_verdict, limited
     from klcli.report.views import gradients_view
 
     found = gradients_view(store, checks, limit, measures)
@@ -110,7 +110,7 @@ def show(
         sound = all(error.passed for check in checks for error in check.errors)
         then = ("gradcheck --export klcli.npz --hidden 50 50 --bn", "train --hidden 50 50 --bn") if sound else ()
         invocation.places(*then, picture=picture)
-        content |= {"verdict": found.notes[0], "picture": picture}
+        content |= {"verdict": gradient_verdict(checks), "picture": picture}
     invocation.document("gradcheck", content)
     raise_for_failed(checks)
 

@@ -50,7 +50,7 @@ def training_curves(runs: Runs, epochs: Epochs, splits: Sequence[str] = ()) -> C
     if len(drawn) > 1:
         title = f"{words.network_name(first.config)}, mean of {len(drawn)} runs{words.subset_words(drawn)}"
         more = [words.run_numbers(drawn), BAND, *more]
-    caption = "; ".join([words.settings_line(first, together_with=drawn), *more]) + not_complete(drawn)
+    caption = "; ".join([words.settings_line(first, together_with=drawn), *more]) + words.not_complete(drawn)
     return Chart(title, caption, [panels[:2], panels[2:]], 10, 6.4)
 
 
@@ -61,12 +61,6 @@ def _panel(name: str, curves: Sequence[Curve], epochs: Epochs, dots_below: int =
     ylim, scale = (None, "linear") if name == "accuracy" else chart.later_scale(lines)
     length = shared_cycle(run for _, runs, *_ in curves for run in runs)
     return Panel(lines, name, yscale=scale, xlim=steps_limit(lines), ylim=ylim, cycle=length)
-
-
-def not_complete(runs: Runs) -> str:
-    """`; not complete: run 3 (diverged)` for the end of a caption; empty if every run is complete."""
-    left = words.incomplete_words(runs)
-    return f"; not complete: {left}" if left else ""
 
 
 def complete_of(runs: Runs) -> Runs:
@@ -95,7 +89,7 @@ def mean_curve(
 
 def learning_rate_curve(run: Run, epochs: Sequence[Epoch]) -> Chart:
     """Gather eta over update steps."""
-    title, caption = words.run_title("Learning rate, run", run), words.settings_line(run)
+    title, caption = words.run_title("Learning rate, run", run), words.settings_line(run) + words.not_complete([run])
     return Chart(title, caption, [[_rate_panel(run, epochs, ylabel="eta")]], 8, 3)
 
 
@@ -151,7 +145,7 @@ def _range_curves(run: Run, epochs: Sequence[Epoch], splits: Sequence[str]) -> C
             ylim = 0.95 * min(min(line.y) for line in lines), WORST * losses[0]
         panels.append(Panel(lines, name, "eta", xscale="log", ylim=ylim, limits=limits))
     settings = words.settings_line(run, omit=("cycles", "n_s"))
-    caption = f"{settings}, over {run.epochs:g} {words.counted(run.epochs, 'epoch')}"
+    caption = f"{settings}, over {run.epochs:g} {words.counted(run.epochs, 'epoch')}{words.not_complete([run])}"
     return Chart(words.run_title("Learning-rate range test, run", run), caption, [panels], 10, 4)
 
 
@@ -180,7 +174,7 @@ def overlay(runs: Runs, epochs: Epochs, splits: Sequence[str] = ()) -> Chart:
     missing = f"without any evaluation: {words.run_numbers(empty)}" if empty else ""
     band = BAND if len(drawn) > len(groups) else ""
     what = " and ".join("training" if split == "train" else split for split in splits).capitalize()
-    caption = (_common(drawn) + not_complete(drawn), missing, band, left)
+    caption = (_common(drawn) + words.not_complete(drawn), missing, band, left)
     return _chart(f"{what} over update steps{words.subset_words(drawn)}", caption, curves, epochs)
 
 
@@ -196,13 +190,13 @@ def bn_overlay(without: Runs, with_bn: Runs, epochs: Epochs, splits: Sequence[st
         for runs, name in ((without, "without BN"), (with_bn, words.bn_words(other.config)))
         for split in splits or DURING
     ]
-    differing = [one for one in varying([first, other]) if one.key not in words.IN_NAME]
+    differing = [one for one in varying([first, other]) if one.key not in words.IN_BN_WORDS]
     mine, its = ([one.words(words.setting_value(run, one.key)) for one in differing] for run in (first, other))
     also = [f"{one.label} {a} without BN and {b} with it" for one, a, b in zip(differing, mine, its, strict=True)]
     if first.method != other.method:
         also.append(f"{words.method_words(first)} without BN and {words.method_words(other)} with it")
     different = f"also different: {', '.join(also)}" if also else ""
-    caption = (_common(both) + not_complete(both), different, BAND if len(both) > 2 else "", left)
+    caption = (_common(both) + words.not_complete(both), different, BAND if len(both) > 2 else "", left)
     title = f"Without and with batch normalisation: {words.network_name(first.config)}{words.subset_words(both)}"
     return _chart(title, caption, curves, epochs)
 
@@ -219,13 +213,15 @@ def _drawn(runs: Runs) -> tuple[list[Runs], str]:
 def repeats(runs: Runs) -> list[list[Run]]:
     """Return the runs of each setting and method, which differ in their seeds alone, in the order of the first ones.
 
-    Of several runs with one seed, a complete one is there alone: the others would narrow the band.
+    Of several runs with one seed, a complete one, if possible with a test accuracy, is there alone: the others would
+    narrow the band.
     """
     groups: dict[tuple[Any, ...], dict[Any, Run]] = {}
     for run in runs:
         repeated, seeds = settings_and_seeds(run.config)
         own = groups.setdefault((run.dataset_sha256, run.method, repeated), {})
-        if seeds not in own or own[seeds].state != "complete":
+        known = own.setdefault(seeds, run)
+        if known.state != "complete" or known.test_accuracy is None is not run.test_accuracy:
             own[seeds] = run
     return [[*own.values()] for own in groups.values()]
 

@@ -9,7 +9,7 @@ import numpy as np
 from klcli.report.plots import own_settings
 from klcli.report.plots.chart import OF_SPLIT, SCREEN, Look
 from klcli.report.plots.figure import dress, new_figure, plain, to_bytes
-from klcli.report.words import run_title, settings_line
+from klcli.report.words import not_complete, run_title, settings_line
 from klcli.store.records import Run
 
 PAIRS = 8  # most confused classes
@@ -31,7 +31,7 @@ def draw_confusion(
     """
     names = [*map(plain, classes)]
     accuracy = np.trace(counts) / counts.sum()
-    caption = f"{settings_line(run)}; {counts.sum()} {on} images, accuracy {accuracy:.4f}"
+    caption = f"{settings_line(run)}; {counts.sum()} {on} images, accuracy {accuracy:.4f}{not_complete([run])}"
     width, title = look.inches(12), run_title(f"Confusion on the {on} split, run", run)
     is_wide, side = width >= WIDE, min(6.0, 0.9 * width)
     digits = min(9, DIGITS * side)
@@ -85,7 +85,8 @@ def draw_weights(run: Run, W: np.ndarray, suffix: str = "png", look: Look = SCRE
     grid = np.pad(images, ((0, rows * columns - len(images)), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=1)
     mosaic = grid.reshape(rows, columns, cell, cell, CHANNELS).transpose(0, 2, 1, 3, 4)
     which = f"the {SHOWN} longest of {units} units" if units > SHOWN else f"{units} units"
-    caption = f"{settings_line(run)}; {which}, by descending norm, each scaled by its largest weight, grey is 0"
+    scaled = "by descending norm, each scaled by its largest weight, grey is 0"
+    caption = f"{settings_line(run)}; {which}, {scaled}{not_complete([run])}"
     width = look.inches(8)
     figure, _ = new_figure(width, width * rows / columns, run_title("First-layer weights, run", run), caption, look)
     axes = figure.subplots()

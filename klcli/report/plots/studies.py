@@ -8,7 +8,7 @@ from itertools import cycle, product
 from klcli.procedures.searches import mixed, tried_values
 from klcli.report import words
 from klcli.report.plots.chart import COLOURS, DURING, OF_BN, STYLES, Chart, Line, Panel, marks, scale_of
-from klcli.report.plots.curves import MEASURES, complete_of, mean_curve, not_complete, shared_cycle
+from klcli.report.plots.curves import MEASURES, complete_of, mean_curve, shared_cycle
 from klcli.report.tables.later_checks import gradient_check_title, gradient_method
 from klcli.store.records import Epoch, GradientCheck, Run
 from klcli.studies.lambda_search import Choice
@@ -53,7 +53,7 @@ def lambda_search(stages: Sequence[tuple[str, Sequence[Run]]], choice: Choice, s
     caption = f"{words.settings_line(first, omit=('lambda',), together_with=together)}, {studies}{repeated}"
     if differing := mixed(together):
         caption += f"; the stages differ in {differing}"
-    return Chart(title, caption + not_complete(together), [[panel]], 8, 4.2)
+    return Chart(title, caption + words.not_complete(together), [[panel]], 8, 4.2)
 
 
 def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], splits: Sequence[str] = ()) -> Chart:
@@ -89,7 +89,7 @@ def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], spl
     settings = words.settings_line(first, omit=("initializer",), together_with=runs)
     studies = words.numbered("study", list(dict.fromkeys(run.study_id or 0 for run in runs)))
     title, caption = f"Sigma and batch normalisation: {network}", f"{settings}, {studies}{repeated}"
-    return Chart(title, caption + not_complete(runs), rows, max(7, 3.6 * len(sigmas)), 7.8, shares_axes=True)
+    return Chart(title, caption + words.not_complete(runs), rows, max(7, 3.6 * len(sigmas)), 7.8, shares_axes=True)
 
 
 def gradient_errors(checks: Sequence[GradientCheck]) -> Chart:

@@ -13,6 +13,7 @@ from klcli.report.words import counted, images_words, not_counted, numbered, set
 from klcli.settings.run_names import names_of, ranges_words
 from klcli.settings.sameness import SETTINGS, differences, numbers_key, settings_and_seeds, without_seeds
 from klcli.settings.setting import Setting
+from klcli.settings.train_config import TRANSDUCTIVE
 from klcli.store.records import Run, RunResult
 from klcli.studies.statistics import SIGNIFICANCE, Comparison, Sample, compare
 
@@ -56,10 +57,11 @@ def varying(runs: Runs) -> tuple[Setting, ...]:
 def group(runs: Runs, by: Sequence[Setting]) -> tuple[list[Group], list[Run | RunResult]]:
     """Return the groups, the highest mean validation accuracy first, and the runs that duplicate another one.
 
-    The same settings with the same seed give the same numbers: duplicates would make the deviation too small.
+    The same settings with the same seed give the same numbers: duplicates would make the deviation too small. The runs
+    of a lambda search have no test accuracy, a later training with the chosen lambda does: that one counts.
     """
     firsts: dict[Any, Run | RunResult] = {}  # by what determines their numbers
-    ordered = sorted(runs, key=lambda run: run.id)
+    ordered = sorted(runs, key=lambda run: (run.test_accuracy is None, run.id))
     keys = [numbers_key(run.config, run.step_size, run.epochs) for run in ordered]
     repeated = [run for key, run in zip(keys, ordered, strict=True) if firsts.setdefault(key, run) is not run]
     groups: dict[tuple[Any, ...], list[Run | RunResult]] = {}
@@ -80,7 +82,7 @@ def group_table(groups: Sequence[Group], by: Sequence[Setting]) -> Table:
             rows[-1] |= spread(sample_of(one.runs, measure), f"{measure}_")
     measures = "; ".join(f"{key}_mean:.4f={word}; &{key}_std:.4f=std; &{key}_n:=n" for key, word in MEASURED.items())
     labels = ", ".join(one.label for one in by)
-    title = f"Means over seeds on {images_words(groups[0].runs[0])}" + (f", by {labels}" if by else "")
+    title = f"Mean accuracies over n seeds on {images_words(groups[0].runs[0])}" + (f", by {labels}" if by else "")
     return Table(title, (*columns("*row:"), *own, *columns(f"{measures}; ?runs")), rows)
 
 
@@ -101,6 +103,10 @@ def group_notes(groups: Sequence[Group], by: Sequence[Setting], repeated: Runs) 
     if held := [number for number, (own, orders, _) in enumerate(seeds, start=1) if len(own) == 1 < len(orders)]:
         what = f"{numbered('Row', held)}: the seeds are of the order alone, with the same initial weights"
         notes.append(f"{what}: the deviation does not contain that of the weights.")
+    policies = [{setting_value(one, "bn_statistics") for one in own.runs} for own in groups]
+    used = [number for number, own in enumerate(policies, start=1) if own.intersection(TRANSDUCTIVE)]
+    if used and SETTINGS["bn_statistics"] not in by:
+        notes.append(f"{numbered('Row', used)}: BN statistics of test images, transductive.")
     if repeated:
         notes.append(not_counted(run.id for run in repeated))
     return notes

@@ -20,7 +20,7 @@ _MEASURES = {
     "ratios": "relative_to_maximum:.1e=rel to max; ratio_of_maxima:.1e=of maxima; ratio_of_sums:.1e=of sums",
     "decimals": "equal_decimals:=equal decimals; mismatches:.1%=mismatches",
     "moments": "gradient_mean:.1e=mean ga; gradient_std:.1e=std ga; numerical_mean:.1e=mean gn; "
-    "numerical_std:.1e=std gn; difference_mean:.1e=mean ga - gn; difference_std:.1e=std; difference_max:.1e=max",
+    "numerical_std:.1e=std gn; difference_mean:.1e=mean ga - gn; &difference_std:.1e=std; &difference_max:.1e=max",
 }
 
 
@@ -99,7 +99,7 @@ def evaluations_table(title: str, evaluations: Sequence[Evaluation]) -> Table:
         policy = (one.bn_statistics or "-") + (", transductive" if one.transductive else "")
         rows.append(vars(one) | yes_or_no | {"run_numbers": ", ".join(map(str, one.runs)), "policy": policy})
     measures = "; ".join(f"{split}_{name}:.4f" for name in SCORES for split in MEASURED)
-    about = "run_numbers=runs; policy=BN statistics; bn_samples:=images; snapshots; flips; shifts:"
+    about = "run_numbers=runs; policy=BN statistics; bn_samples:=images for BN; snapshots; flips; shifts:"
     return Table(title, columns(f"{about}; {measures}; command"), rows)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from klcli.studies.lambda_search import Choice
 
 MEASURES = ("accuracy", "loss", "cost")
+ENDED = "complete", "diverged"  # states of a range test that went on until eta, or the cost, was too large
 _INTERVAL = "mean:.4f; &std:.4f; &n:; low:.4f=95 % from; &high:.4f=to"
 
 
@@ -63,7 +64,8 @@ def search_table(search: "LambdaSearch") -> Table:
     head = columns(f"*lambda:.4g; stage; validation_accuracy:=validation; {interval}{others}")
     runs = [run for _, stage in search.stages for run in stage]
     what = f"Lambda search: {network_name(runs[0].config)} on {images_words(*runs)}"
-    return Table(f"{what}, by validation accuracy ({numbered('study', search.studies)})", head, rows)
+    shown = "by validation accuracy, with validation loss and cost, and train accuracy"  # as long heads would not fit
+    return Table(f"{what}, {shown} ({numbered('study', search.studies)})", head, rows)
 
 
 def _remark(lam: float, stage: str, runs: Sequence[Run], choice: "Choice | None") -> str:
@@ -101,7 +103,8 @@ def sigma_table(runs: Sequence[Run]) -> Table:
             why = next((run.state for run in mine if run.state != "complete"), None)
             rows[-1][f"{name}_{bn}"] = cell(mine, f"{split}_{name}") or why
     measures = "; ".join(f"{name}_0:={name}; &{name}_1:=with BN" for name in MEASURES)
-    what = f"Sigma sweep: {layers_name(runs[0].config)} on {images_words(*runs)}{statistics_words(runs)}"
+    images = f"{images_words(*runs)}{statistics_words(runs)}"
+    what = f"Sigma sweep: {layers_name(runs[0].config)} without and with BN on {images}"
     return Table(f"{what} (study {runs[0].study_id})", columns(f"*sigma:.4g; *split; {measures}"), rows)
 
 
@@ -134,7 +137,9 @@ def repeats_table(title: str, runs: Sequence[Run]) -> Table:
 
 
 def suggestion_of(run: Run, epochs: Sequence[Epoch]) -> Suggestion | None:
-    """Return the suggestion from the evaluations of a range test."""
+    """Return the suggestion from the evaluations of a range test; None before it has reached its end."""
+    if run.state not in ENDED:
+        return None
     etas = [epoch.learning_rate for epoch in epochs]
     return suggest(etas, [epoch.validation_accuracy for epoch in epochs], run.split.sizes()[1])
 
@@ -147,6 +152,8 @@ def range_notes(runs: Iterable[Run], epochs: Callable[[Run], Sequence[Epoch]]) -
 
 def suggestion_sentence(run: Run, epochs: Sequence[Epoch]) -> str:
     """State the suggested limits of a range test, as options, and the rule."""
+    if run.state not in ENDED:
+        return f"no suggestion: eta has not reached {run.config.eta_max:g}, the end of the range ({run.state})"
     if (n := len(epochs)) < 3:
         cure = "give more --epochs or --evaluations-per-cycle"
         return f"no suggestion: a median of three needs more than {n} {counted(n, 'evaluation')}, {cure}"
