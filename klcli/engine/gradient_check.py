@@ -169,7 +169,10 @@ def _numerical_gradient(
     return numerical.reshape(theta.shape), kinks.reshape(theta.shape)
 
 
-def compare(name: str, ga: np.ndarray, gn: np.ndarray, kinks: np.ndarray, decimals: int = DECIMALS) -> TensorCheck:
+def compare(
+    name: str, ga: np.ndarray, gn: np.ndarray, kinks: np.ndarray, decimals: int = DECIMALS, *,
+    floor: float = FLOOR_OF_MAXIMA,
+) -> TensorCheck:  # fmt: skip
     """Return the errors of a tensor ga against gn, over the entries that are not in the mask `kinks`."""
     a, n = (np.zeros(1) if kinks.all() else g[~kinks] for g in (ga, gn))  # without an entry, all errors are 0
     difference, larger = a - n, np.maximum(np.abs(a), np.abs(n))
@@ -178,7 +181,7 @@ def compare(name: str, ga: np.ndarray, gn: np.ndarray, kinks: np.ndarray, decima
         tensor=name, entries=ga.size, kinks=int(kinks.sum()), max_absolute=float(size.max()),
         relative_to_sum=float((size / np.maximum(total, TINY)).max()),
         relative_to_maximum=float((size / np.maximum(larger, TINY)).max()),
-        ratio_of_maxima=float(size.max() / max(total.max(), FLOOR_OF_MAXIMA)),
+        ratio_of_maxima=float(size.max() / max(total.max(), floor)),
         gradient_mean=float(ga.mean()), gradient_std=float(ga.std()), equal_decimals=equal_decimals(size.max()),
         mismatches=float(1 - (size < 1.5 * 10.0**-decimals).mean()),
         ratio_of_sums=float(size.sum() / max(np.abs(a + n).sum(), FLOOR_OF_SUMS)),

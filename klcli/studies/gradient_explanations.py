@@ -14,7 +14,8 @@ from klcli.studies import gradient_mistakes as known
 from klcli.studies.gradient_mistakes import Arrays, Formulas, Mistake, Problem, kind_of, number_of
 
 ROUNDING, SINGLE = 1e-9, 1e-4  # gradients are equal, in float64 and in float32, below this relative distance
-FLOOR = 1e-2  # minimum denominator of that distance, in parts of the largest gradient: a tensor may be rounding alone
+FLOOR = 1e-2  # minimum denominator of that distance, in parts of the largest gradient: BN leaves rounding of a tensor
+LEAST = 1e-300  # that minimum without BN: a gradient is known to nearly all digits, however small it is
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def explanations(problem: Problem, mine: Arrays, say: Callable[[str], None]) -> 
     One mistake in all layers is preferred to one in a single layer, and that to two mistakes in all layers.
     """
     right, found, exact = problem.gradients(), list[Explanation](), set[str]()
-    floor = FLOOR * max(np.abs(one).max(initial=0.0) for one in right.values())
+    floor = FLOOR * max(np.abs(one).max(initial=0.0) for one in right.values()) if "dgamma1" in right else LEAST
 
     def explanation(theirs: Arrays, more: str, *mistakes: Mistake, layer: int | None = None) -> Explanation:
         sizes = {key: np.abs(theirs[key]).max(initial=0.0) for key in mine}

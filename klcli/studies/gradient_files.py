@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from klcli.data.dataset import CLASSES, Split
-from klcli.engine.gradient_check import TensorCheck, compare
+from klcli.engine.gradient_check import FLOOR_OF_MAXIMA, TensorCheck, compare
 from klcli.engine.layers import BatchNorm, Dropout
 from klcli.engine.losses import cross_entropy, log_softmax
 from klcli.errors import ConfigError
@@ -26,7 +26,7 @@ from klcli.settings.procedures import CheckSettings
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.gradient_checks import checked_minibatch, require_images
-from klcli.studies.gradient_explanations import Explanation, explanations
+from klcli.studies.gradient_explanations import LEAST, Explanation, explanations
 from klcli.studies.gradient_mistakes import Arrays, Problem, kind_of, number_of
 from klcli.text import one_line, path_text
 from klcli.training.networks import initialize
@@ -34,7 +34,7 @@ from klcli.training.networks import initialize
 SETTINGS = "settings"  # key of a JSON text
 GRADIENTS, FORWARD = ("dW", "db", "dgamma", "dbeta"), ("mean", "variance", "scores", "probabilities")
 RESULTS = (*FORWARD, "loss", "cost")
-ZERO = 1e-10  # a gradient below this part of the largest one is rounding alone
+ZERO = 1e-10  # with BN, a gradient below this part of the largest one is rounding alone
 LARGER = 16  # a program may store the arrays of the reference this many times, compressed or not
 
 
@@ -199,12 +199,14 @@ def _oriented(given: Arrays, wanted: Arrays, path: Path) -> Arrays:
 
 def _compared(key: str, mine: np.ndarray, reference: Arrays, settings: CheckSettings) -> ComparedArray:
     right, atol = reference[key], settings.atol or 0.0
-    errors = compare(key, mine, right, np.zeros(mine.shape, dtype=bool))
+    has_bn = "dgamma1" in reference
+    floor = FLOOR_OF_MAXIMA if has_bn else LEAST
+    errors = compare(key, mine, right, np.zeros(mine.shape, dtype=bool), floor=floor)
     passed = errors.passes(atol, settings.rtol or 0.0)
-    # The gradient of b before BN is 0: its rounding is that of the gradients after it.
+    # BN cancels whole gradients, as that of b before it: what remains is the rounding of the gradients after it.
     others = [one for other, one in reference.items() if kind_of(other) in GRADIENTS]
     largest = max(float(np.abs(one).max(initial=0.0)) for one in others)
-    is_zero = bool(np.abs(right).max(initial=0.0) < ZERO * largest)
+    is_zero = has_bn and bool(np.abs(right).max(initial=0.0) < ZERO * largest)
     return ComparedArray(key, right.shape, errors, passed or (is_zero and errors.max_absolute < atol * largest))
 
 

@@ -120,7 +120,7 @@ class Training:
         for index, result in self._remaining():
             result.test = test[index] if test else None
             if result.snapshots:
-                networks = [result.network.with_state(state) for state in result.snapshots]
+                networks = [self.team.accelerated(result.network.with_state(state)) for state in result.snapshots]
                 validation = self._score_of_mean(networks, self.splits.validation)
                 score = self._score_of_mean(networks, self.splits.test) if evaluate_test else None
                 result.ensemble = Ensemble(len(networks), validation, score)

@@ -375,6 +375,25 @@ def test_scores_in_float32_are_no_wrong_forward_pass(folder: Path, tmp_path: Pat
     assert "scores: correct the forward pass first, every gradient depends on it" in found
 
 
+def test_a_wrong_gradient_of_a_deep_network_with_small_weights_fails(folder: Path, tmp_path: Path) -> None:
+    """Without BN, no gradient is rounding alone, however small it is beside the largest."""
+    config = TrainConfig(hidden=(50, 30, 20, 20, 10, 10, 10, 10, 10), initializer="normal", sigma=0.01)
+    Lab(folder / "klcli.db", data="synthetic").export_gradients(folder / "deep.npz", config, CheckSettings())
+    right, mine, small = student(folder / "deep.npz"), tmp_path / "mine.npz", ["db1", "db2", "db3", "db4"]
+    assert np.abs(right["db1"]).max() < 1e-12 * np.abs(right["db10"]).max()
+    assert verdict(folder, "deep", right, mine) == (set(), [], [])
+    for factor, name in ((-1, "wrong sign of every gradient"), (0, "no gradient of b"), (1000, "a factor")):
+        wrong = {key: factor * right[key] for key in small}
+        named, failed, _ = verdict(folder, "deep", wrong, mine)
+        assert name in named
+        assert failed == small
+    np.savez(mine, **right | {"db1": 0.5 * right["db1"]})
+    found = Lab().compare_gradients(mine, folder / "deep.npz")
+    assert [str(one) for one in found.explanations] == ["a factor, 0.5, of db1 alone"]
+    np.savez(mine, **student(folder / "deep.npz", "float32"))
+    assert not Lab().compare_gradients(mine, folder / "deep.npz", CheckSettings(rtol=1e-2, atol=1e-6)).failed
+
+
 def test_gradients_that_a_file_lacks_are_named(folder: Path, tmp_path: Path) -> None:
     arrays = student(folder / "bn.npz") | {"DW1": np.ones(1)}
     assert "ignored: DW1, no key of the export, did you mean dW1?" in notes(arrays, folder, tmp_path / "mine.npz")

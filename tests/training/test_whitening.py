@@ -138,3 +138,28 @@ def test_a_resumed_training_takes_it_from_the_checkpoint(splits: Splits, monkeyp
         resumed.update()
     for name, array in whole.stack.replica(0).parameters().items():
         np.testing.assert_array_equal(resumed.stack.replica(0).parameters()[name], array)
+
+
+@pytest.mark.parametrize("weight_average", [0.0, 0.9])
+@pytest.mark.usefixtures("found_once")
+def test_a_training_begun_without_compiled_code_ends_with_it(splits: Splits, weight_average: float) -> None:
+    """NumPy trains with the V that `whitening` returns, in Fortran order, and a checkpoint keeps that order."""
+    config = replace(CONFIG, cycles=2, snapshots=True, weight_average=weight_average, dtype="float64")
+    plain = Training([config], splits)
+    while not plain.results[0].snapshots:
+        plain.update()
+    plain.evaluate()
+    begun = plain.results[0].snapshot()
+    begun = replace(begun, state={name: array.copy(order="K") for name, array in begun.state.items()})
+    kept = begun.state["training.whitening.V" if weight_average else "cycle1.whitening.V"]
+    assert not kept.flags.c_contiguous
+    while not plain.finished:
+        plain.update()
+    plain.evaluate()
+    plain.finish(evaluate_test=True)
+    [resumed] = train([config], splits, snapshot=begun)
+    [expected], found = [one.ensemble for one in plain.results], resumed.ensemble
+    assert found is not None
+    assert expected is not None
+    assert found.networks == 2
+    assert found.validation.loss == pytest.approx(expected.validation.loss, rel=1e-9)
