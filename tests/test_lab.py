@@ -165,10 +165,17 @@ def test_settings_that_are_none_are_the_defaults(lab: Lab) -> None:
 
 
 @pytest.mark.slow
-def test_the_name_of_a_preset_without_its_settings_is_refused(lab: Lab) -> None:
+def test_the_name_of_a_preset_without_its_settings_is_refused(lab: Lab, tmp_path: Path) -> None:
     quick = preset("quick").config
-    with pytest.raises(ConfigError, match=r"preset='quick'\): only a name, begin with preset\('quick'\)\.config, of"):
-        lab.train(TrainConfig(preset="quick"))
+    calls: list[Callable[[], object]] = [
+        lambda: lab.train(TrainConfig(preset="quick")), lambda: lab.train(replace(SMALL, preset="quick", cycles=1)),
+        lambda: lab.repeat(TrainConfig(preset="quick", seed=1, split=SMALL.split), 2),
+        lambda: lab.export_gradients(tmp_path / "x.npz", TrainConfig(preset="quick")),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(ConfigError, match=r"preset='quick'\): only a name, begin with preset\('quick'\)\.config"):
+            call()
+    lab.export_gradients(tmp_path / "x.npz", replace(quick, hidden=(12,)), CheckSettings(images=2, dims=3))
     for allowed in (replace(quick, epochs=0, batch_size=20, whitening=9, hidden=(12,)), replace(SMALL, preset="mine")):
         assert lab.train(replace(allowed, split=SMALL.split)).state == "complete"
 
