@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -826,6 +827,40 @@ def test_a_process_of_a_pool_trains_a_study_of_several_jobs_by_itself(tmp_path: 
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         lab = Lab(tmp_path / "lab.db", data="synthetic", jobs=2)
         assert pool.apply(states_of_a_study, [lab]) == ["complete", "complete"]
+
+
+def endless_training(folder: Path) -> None:
+    """A script that expects failures must not take a request to end for one, and go on."""
+    with suppress(Exception):
+        lab = Lab(folder / "lab.db", data="synthetic")
+        lab.train(replace(SMALL, cycles=10_000), on_evaluation=lambda _: (folder / "begun").touch())
+    (folder / "went on").touch()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="Windows ends a process without a signal")
+@pytest.mark.parametrize("is_pool", [True, False])
+def test_a_process_without_a_handler_ends_once_its_run_is_recorded(tmp_path: Path, is_pool: bool) -> None:
+    """A pool sends one SIGTERM and waits without end for its workers, which took Interrupted for a result."""
+    context = multiprocessing.get_context("spawn")
+    pool = context.Pool(1) if is_pool else None
+    process = pool._pool[0] if pool else context.Process(target=endless_training, args=[tmp_path])  # type: ignore[attr-defined]
+    if pool:
+        pool.apply_async(endless_training, [tmp_path])
+    else:
+        process.start()
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    ending = threading.Thread(target=pool.terminate if pool else process.terminate, daemon=True)
+    ending.start()
+    process.join(20)
+    code = process.exitcode
+    process.kill()
+    ending.join(20)
+    assert (code, ending.is_alive(), [*tmp_path.glob("went*")]) == (-signal.SIGTERM, False, [])
+    [run] = Lab(tmp_path / "lab.db").store.runs.where("1")
+    assert (run.state, run.error) == ("interrupted", "terminated")
 
 
 @pytest.mark.slow
