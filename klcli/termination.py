@@ -151,8 +151,9 @@ def _receive(signum: int, frame: FrameType | None) -> None:
     if not _deferring.is_set() or _received:
         if callable(before := _replaced.get(signum)):
             before(signum, frame)  # that of Python raises KeyboardInterrupt
-            return
-        _end(signum)
+        elif before != signal.SIG_IGN:  # a notebook ignores SIGINT between two cells
+            _end(signum)
+        return
     _received.append(signum)
     if _obeying.is_set():
         impatience = threading.Timer(PATIENCE_SECONDS, _end, (signum,))
