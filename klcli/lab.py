@@ -302,7 +302,9 @@ class Lab:
         for config in given:
             if isinstance(config, TrainConfig):
                 require_settings(config)
-        return replace(self._setup, command=self._command or f"{self!r}.{_call(method, given, named)}")
+        command = f"{self!r}.{_call(method, given, named)}"
+        command = f"list({command})" if method == "reproduce" else command  # which trains what it is asked for
+        return replace(self._setup, command=self._command or command)
 
 
 def _origin(record: Run | Study) -> object:

@@ -33,7 +33,7 @@ from klcli.errors import ConfigError, Interrupted, StoreError
 from klcli.procedures import trainings
 from klcli.procedures.observer import Observer
 from klcli.settings.presets import preset
-from klcli.settings.procedures import CheckSettings, EvaluationSettings, SearchSettings
+from klcli.settings.procedures import CheckSettings, EvaluationSettings, ReproductionSettings, SearchSettings
 from klcli.settings.run_command import resuming_command
 from klcli.store.records import Run, RunFilter
 from klcli.training.result import EpochMetrics
@@ -112,6 +112,42 @@ def test_the_stored_command_of_a_study_is_python_that_finds_it_again(tmp_path: P
         commands = [run.command for run in lab.runs_of(study)]
         assert len(set(commands)) == len(commands)
         assert all(command.startswith("klcli train --hidden 12 ") for command in commands)
+
+
+REPORT = """
+report = "mine"
+course = "c"
+date = "d"
+summary = "s"
+conditions = "as the code, not as the text"
+[common]
+hidden = [10]
+step_epochs = 1
+cycles = 1
+[[experiments]]
+name = "single"
+rows = [{ row = "mine-1", train_loss = 1.0 }]
+"""
+
+
+def test_the_command_of_a_reproduction_in_the_home_folder_completes_it(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`reproduce` is a generator, which does nothing until somebody asks for its results."""
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    (tmp_path / "mine.toml").write_text(REPORT)
+    settings = ReproductionSettings(subset=200, quick=True)
+    [whole] = lab.reproduce("~/mine.toml", settings=settings, repeats=1)
+    for table in ("runs", "studies"):
+        execute(lab.store.path, f"UPDATE {table} SET state = 'interrupted'")
+    [study] = lab.store.studies.all()
+    with pytest.raises(ConfigError, match="belongs to study 1, continue that with `") as told:
+        lab.resume(1)
+    again = str(told.value).partition("`")[2].rpartition("`")[0]
+    found = eval(again, {"Lab": Lab, "ReproductionSettings": ReproductionSettings})
+    assert [run.state for run in lab.runs_of(study.id)] == ["complete"]
+    assert [one.report for one in found] == [whole.report]
 
 
 def test_every_thread_reads_the_store_of_a_lab(lab: Lab) -> None:
