@@ -526,6 +526,30 @@ def test_a_record_of_another_database_is_refused(lab: Lab, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("call", "named"),
     [
+        (lambda lab: Lab(jobs=4, executor="tcp://host:1"), "--jobs 4: no effect, --executor trains in the workers of"),
+        (lambda lab: lab.search_lambda(SMALL, SearchSettings(fine=1, between=(1e-4, 1e-2))), "--range 0.0001 0.01"),
+        (lambda lab: lab.search_lambda(SMALL, SearchSettings(rounds=1, scale="linear")), "--scale linear"),
+        (lambda lab: lab.search_lambda(SMALL, SearchSettings(values=(0.1, 0.01), trials=20)), "--trials 20"),
+    ],
+)
+def test_settings_without_an_effect_are_refused_as_by_the_commands(
+    lab: Lab, call: Callable[[Lab], object], named: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        call(lab)
+    assert str(raised.value).startswith(named)
+    assert ": no effect, " in str(raised.value)
+
+
+def test_a_search_that_an_older_klcli_began_is_completed_with_a_setting_without_an_effect(lab: Lab) -> None:
+    lab.search_lambda(SMALL, SearchSettings(values=(0.1, 0.01)))
+    lab.search_lambda(SMALL, SearchSettings(values=(0.1, 0.01), trials=20), resume=True)
+    assert len(lab.store.studies.all()) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
         (lambda lab: Lab(3), "Lab(db=3): give a path"),
         (lambda lab: Lab(data=b"x"), "Lab(data=b'x'): give a path"),
         (lambda lab: Lab(threads="2"), "Lab(threads='2'): give a whole number"),
