@@ -265,7 +265,7 @@ class Lab:
         return self._stores[here]
 
     def run(self, which: AnyRun = "last") -> Run:
-        """Return one run: by number, the `last` complete one, or the `best`. Raises ConfigError if there is none."""
+        """Return one run: by number, the `last` complete one, or the `best`. Raises KlcliError if there is none."""
         return run_lookup.chosen_run(self.store, str(self._name(which)))
 
     def best(self, n: int = 10, chosen: RunFilter | None = None) -> list[Run]:
