@@ -33,7 +33,7 @@ from klcli.settings.procedures import (
     SearchSettings,
 )
 from klcli.settings.run_command import database_in_use
-from klcli.settings.setting import Settings, require
+from klcli.settings.setting import Settings, require, settings_of
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, RunFilter, Study
 from klcli.store.store import Store
@@ -73,6 +73,8 @@ class Lab:
         for name, number in (("threads", threads), ("jobs", jobs)):
             is_valid = number is None or 1 <= number <= MOST_THREADS
             require(is_valid, f"{name} {number}: must be a whole number from 1 to {MOST_THREADS}")
+        both = f"--jobs {jobs}: no effect, --executor trains in the workers of Dask, omit one of them"
+        require(jobs is None or executor is None, both)
         path = database_in_use() if db is None else Path(db)
         where, observer = None if data is None else str(data), observer or Observer()
         self._setup = Setup(db=path, data=where, threads=threads, jobs=jobs, executor=executor, observer=observer)
@@ -132,7 +134,9 @@ class Lab:
         """Search the L2 coefficient lambda by validation accuracy, by default in one coarse stage."""
         from klcli.procedures import searches
 
-        what = what or SearchSettings()
+        what, known = what or SearchSettings(), settings_of(SearchSettings)
+        if not resume:  # what is resumed may be of an older klcli
+            what.require_effect([key for key, one in known.items() if getattr(what, key) != one.default], known)
         setup = self._calling("search_lambda", config, what, repeats=repeats, vary=vary)
         return searches.search_lambda(setup, config, what, repeats, vary, resume)
 
@@ -261,7 +265,7 @@ class Lab:
         return self._stores[here]
 
     def run(self, which: AnyRun = "last") -> Run:
-        """Return one run: by number, the `last` complete one, or the `best`. Raises ConfigError if there is none."""
+        """Return one run: by number, the `last` complete one, or the `best`. Raises KlcliError if there is none."""
         return run_lookup.chosen_run(self.store, str(self._name(which)))
 
     def best(self, n: int = 10, chosen: RunFilter | None = None) -> list[Run]:
@@ -302,7 +306,9 @@ class Lab:
         for config in given:
             if isinstance(config, TrainConfig):
                 require_settings(config)
-        return replace(self._setup, command=self._command or f"{self!r}.{_call(method, given, named)}")
+        command = f"{self!r}.{_call(method, given, named)}"
+        command = f"list({command})" if method == "reproduce" else command  # which trains what it is asked for
+        return replace(self._setup, command=self._command or command)
 
 
 def _origin(record: Run | Study) -> object:

@@ -57,7 +57,9 @@ def deferred() -> Iterator[Callable[[], None]]:
 
     Writes are thus complete before a run is marked. A second signal ends a command at once; the next opening of the
     database marks the run. In a program that imports klcli, handlers are installed for the time of the block, in the
-    main thread alone, as Python delivers no signals to others, and a second signal calls the program's own handler.
+    main thread alone, as Python delivers no signals to others, and a second signal calls the program's own handler. One
+    without a handler ends by the signal behind the block: a worker of multiprocessing.Pool takes Interrupted for its
+    result, and the pool waits for its end.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or _deferring.is_set():  # a callback of a training can begin another one
@@ -72,7 +74,11 @@ def deferred() -> Iterator[Callable[[], None]]:
         yield raise_deferred
         raise_deferred()  # a signal after the last update: a study must not go on to its next stage
     finally:
+        replaced = {**_replaced}
         _defer_no_more()
+        for signum in _received:
+            if replaced.get(signum) == signal.SIG_DFL:
+                signal.raise_signal(signum)
 
 
 def _defer_no_more() -> None:
@@ -145,8 +151,9 @@ def _receive(signum: int, frame: FrameType | None) -> None:
     if not _deferring.is_set() or _received:
         if callable(before := _replaced.get(signum)):
             before(signum, frame)  # that of Python raises KeyboardInterrupt
-            return
-        _end(signum)
+        elif before != signal.SIG_IGN:  # a notebook ignores SIGINT between two cells
+            _end(signum)
+        return
     _received.append(signum)
     if _obeying.is_set():
         impatience = threading.Timer(PATIENCE_SECONDS, _end, (signum,))

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -32,7 +33,7 @@ from klcli.errors import ConfigError, Interrupted, StoreError
 from klcli.procedures import trainings
 from klcli.procedures.observer import Observer
 from klcli.settings.presets import preset
-from klcli.settings.procedures import CheckSettings, EvaluationSettings, SearchSettings
+from klcli.settings.procedures import CheckSettings, EvaluationSettings, ReproductionSettings, SearchSettings
 from klcli.settings.run_command import resuming_command
 from klcli.store.records import Run, RunFilter
 from klcli.training.result import EpochMetrics
@@ -113,6 +114,42 @@ def test_the_stored_command_of_a_study_is_python_that_finds_it_again(tmp_path: P
         assert all(command.startswith("klcli train --hidden 12 ") for command in commands)
 
 
+REPORT = """
+report = "mine"
+course = "c"
+date = "d"
+summary = "s"
+conditions = "as the code, not as the text"
+[common]
+hidden = [10]
+step_epochs = 1
+cycles = 1
+[[experiments]]
+name = "single"
+rows = [{ row = "mine-1", train_loss = 1.0 }]
+"""
+
+
+def test_the_command_of_a_reproduction_in_the_home_folder_completes_it(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`reproduce` is a generator, which does nothing until somebody asks for its results."""
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    (tmp_path / "mine.toml").write_text(REPORT)
+    settings = ReproductionSettings(subset=200, quick=True)
+    [whole] = lab.reproduce("~/mine.toml", settings=settings, repeats=1)
+    for table in ("runs", "studies"):
+        execute(lab.store.path, f"UPDATE {table} SET state = 'interrupted'")
+    [study] = lab.store.studies.all()
+    with pytest.raises(ConfigError, match="belongs to study 1, continue that with `") as told:
+        lab.resume(1)
+    again = str(told.value).partition("`")[2].rpartition("`")[0]
+    found = eval(again, {"Lab": Lab, "ReproductionSettings": ReproductionSettings})
+    assert [run.state for run in lab.runs_of(study.id)] == ["complete"]
+    assert [one.report for one in found] == [whole.report]
+
+
 def test_every_thread_reads_the_store_of_a_lab(lab: Lab) -> None:
     run = lab.train(SMALL)
     for _ in range(30):  # one connection for all threads failed in one of these, under Python 3.13
@@ -165,10 +202,17 @@ def test_settings_that_are_none_are_the_defaults(lab: Lab) -> None:
 
 
 @pytest.mark.slow
-def test_the_name_of_a_preset_without_its_settings_is_refused(lab: Lab) -> None:
+def test_the_name_of_a_preset_without_its_settings_is_refused(lab: Lab, tmp_path: Path) -> None:
     quick = preset("quick").config
-    with pytest.raises(ConfigError, match=r"preset='quick'\): only a name, begin with preset\('quick'\)\.config, of"):
-        lab.train(TrainConfig(preset="quick"))
+    calls: list[Callable[[], object]] = [
+        lambda: lab.train(TrainConfig(preset="quick")), lambda: lab.train(replace(SMALL, preset="quick", cycles=1)),
+        lambda: lab.repeat(TrainConfig(preset="quick", seed=1, split=SMALL.split), 2),
+        lambda: lab.export_gradients(tmp_path / "x.npz", TrainConfig(preset="quick")),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(ConfigError, match=r"preset='quick'\): only a name, begin with preset\('quick'\)\.config"):
+            call()
+    lab.export_gradients(tmp_path / "x.npz", replace(quick, hidden=(12,)), CheckSettings(images=2, dims=3))
     for allowed in (replace(quick, epochs=0, batch_size=20, whitening=9, hidden=(12,)), replace(SMALL, preset="mine")):
         assert lab.train(replace(allowed, split=SMALL.split)).state == "complete"
 
@@ -260,29 +304,39 @@ def test_ctrl_c_leaves_a_run_that_continues_to_the_same_bits(lab: Lab) -> None:
 
 
 @pytest.mark.slow
-def test_a_second_ctrl_c_ends_the_training_and_not_the_program(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("handler", "printed"),
+    [
+        ("default_int_handler", ["deferred", "KeyboardInterrupt"]),
+        # As ipykernel has it between cells, and a shell for its jobs in the background.
+        ("SIG_IGN", ["deferred", "ignored", "Interrupted"]),
+    ],
+)
+def test_a_second_ctrl_c_ends_the_training_and_not_the_program(
+    tmp_path: Path, handler: str, printed: list[str]
+) -> None:
     """A notebook would lose all of its variables."""
     script = f"""
 import os, signal, time
 from klcli import Lab, SplitConfig, TrainConfig
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its jobs in the background ignore it
+signal.signal(signal.SIGINT, signal.{handler})
 config, lab = {SMALL!r}, Lab({str(tmp_path / "lab.db")!r}, data="synthetic")
 def interrupt_twice(one):
     if one.epoch == 1:
         os.kill(os.getpid(), signal.SIGINT)
         print("deferred")
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(5)
+        time.sleep(1)
         print("ignored")
 try:
     lab.train(config, on_evaluation=interrupt_twice)
-except KeyboardInterrupt:
-    print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+except BaseException as stopped:
+    print(type(stopped).__name__, signal.getsignal(signal.SIGINT) is signal.{handler})
 print(lab.run(-1).state, lab.resume().state)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split("\n") == ["deferred", "True", "interrupted complete", ""]
+    assert done.stdout.split() == [*printed, "True", "interrupted", "complete"]
 
 
 def test_the_second_signal_of_a_training_meets_the_handler_of_the_program(lab: Lab) -> None:
@@ -472,6 +526,30 @@ def test_a_record_of_another_database_is_refused(lab: Lab, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("call", "named"),
     [
+        (lambda lab: Lab(jobs=4, executor="tcp://host:1"), "--jobs 4: no effect, --executor trains in the workers of"),
+        (lambda lab: lab.search_lambda(SMALL, SearchSettings(fine=1, between=(1e-4, 1e-2))), "--range 0.0001 0.01"),
+        (lambda lab: lab.search_lambda(SMALL, SearchSettings(rounds=1, scale="linear")), "--scale linear"),
+        (lambda lab: lab.search_lambda(SMALL, SearchSettings(values=(0.1, 0.01), trials=20)), "--trials 20"),
+    ],
+)
+def test_settings_without_an_effect_are_refused_as_by_the_commands(
+    lab: Lab, call: Callable[[Lab], object], named: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        call(lab)
+    assert str(raised.value).startswith(named)
+    assert ": no effect, " in str(raised.value)
+
+
+def test_a_search_that_an_older_klcli_began_is_completed_with_a_setting_without_an_effect(lab: Lab) -> None:
+    lab.search_lambda(SMALL, SearchSettings(values=(0.1, 0.01)))
+    lab.search_lambda(SMALL, SearchSettings(values=(0.1, 0.01), trials=20), resume=True)
+    assert len(lab.store.studies.all()) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
         (lambda lab: Lab(3), "Lab(db=3): give a path"),
         (lambda lab: Lab(data=b"x"), "Lab(data=b'x'): give a path"),
         (lambda lab: Lab(threads="2"), "Lab(threads='2'): give a whole number"),
@@ -618,7 +696,8 @@ def test_a_lab_without_threads_or_jobs_or_with_too_many_is_refused(wrong: dict[s
 
 def test_a_lab_and_its_exceptions_reach_another_process(lab: Lab) -> None:
     lab.train(replace(SMALL, epochs=0))
-    assert pickle.loads(pickle.dumps(lab)).best() == lab.best() != []
+    assert lab.best() != []  # opens a database, which cannot be pickled
+    assert pickle.loads(pickle.dumps(lab)).best() == lab.best()
     error = pickle.loads(pickle.dumps(Interrupted("stopped", signal.SIGTERM)))
     assert (str(error), error.signum, error.exit_code) == ("stopped", signal.SIGTERM, 143)
 
@@ -747,6 +826,7 @@ def test_queries(lab: Lab, tmp_path: Path) -> None:
     assert [run.id for run in lab.best(2)] == [run.id for run in ranked]
     assert lab.run("best") == ranked[0]
     assert lab.run(1) == lab.store.runs.get(1)
+    lab.store.close()
     assert lab.run() == runs[-1]
 
 
@@ -819,6 +899,40 @@ def test_a_process_of_a_pool_trains_a_study_of_several_jobs_by_itself(tmp_path: 
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         lab = Lab(tmp_path / "lab.db", data="synthetic", jobs=2)
         assert pool.apply(states_of_a_study, [lab]) == ["complete", "complete"]
+
+
+def endless_training(folder: Path) -> None:
+    """A script that expects failures must not take a request to end for one, and go on."""
+    with suppress(Exception):
+        lab = Lab(folder / "lab.db", data="synthetic")
+        lab.train(replace(SMALL, cycles=10_000), on_evaluation=lambda _: (folder / "begun").touch())
+    (folder / "went on").touch()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="Windows ends a process without a signal")
+@pytest.mark.parametrize("is_pool", [True, False])
+def test_a_process_without_a_handler_ends_once_its_run_is_recorded(tmp_path: Path, is_pool: bool) -> None:
+    """A pool sends one SIGTERM and waits without end for its workers, which took Interrupted for a result."""
+    context = multiprocessing.get_context("spawn")
+    pool = context.Pool(1) if is_pool else None
+    process = pool._pool[0] if pool else context.Process(target=endless_training, args=[tmp_path])  # type: ignore[attr-defined]
+    if pool:
+        pool.apply_async(endless_training, [tmp_path])
+    else:
+        process.start()
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    ending = threading.Thread(target=pool.terminate if pool else process.terminate, daemon=True)
+    ending.start()
+    process.join(20)
+    code = process.exitcode
+    process.kill()
+    ending.join(20)
+    assert (code, ending.is_alive(), [*tmp_path.glob("went*")]) == (-signal.SIGTERM, False, [])
+    [run] = Lab(tmp_path / "lab.db").store.runs.where("1")
+    assert (run.state, run.error) == ("interrupted", "terminated")
 
 
 @pytest.mark.slow

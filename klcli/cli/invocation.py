@@ -16,7 +16,7 @@ from klcli.errors import Interrupted, KlcliError
 from klcli.procedures.observer import Observer
 from klcli.settings.procedures import MOST_REPEATS, MOST_THREADS, VARY
 from klcli.settings.run_command import DEFAULT_DATABASE, database_in_use
-from klcli.settings.setting import Role, Settings, flag, require, setting
+from klcli.settings.setting import Role, Settings, flag, setting
 from klcli.text import command_text, one_line, visible
 
 if TYPE_CHECKING:  # slow to import, and not needed for --version
@@ -67,11 +67,6 @@ class Invocation(Settings, Observer):
     quiet: bool = flag(Role.OUTPUT, "Suppress progress and messages.", short="-q")
     debug: bool = flag(Role.OUTPUT, "Show the traceback of a failure.")
     # fmt: on
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        both = f"--jobs {self.jobs}: no effect, --executor trains in the workers of Dask, omit one of them"
-        require(self.jobs is None or self.executor is None, both)
 
     @cached_property
     def lab(self) -> "Lab":

@@ -14,7 +14,7 @@ from klcli.cli import streams
 from klcli.cli.completion import completion, of_setting
 from klcli.cli.help_screen import TYPED, show_help
 from klcli.errors import ConfigError, StoreError
-from klcli.settings.setting import Setting, setting_of, settings_of, value_of, with_values
+from klcli.settings.setting import Setting, setting_of, settings_of, with_values
 from klcli.text import command_text, path_text
 
 Command = Callable[..., Any]
@@ -180,11 +180,8 @@ def _made(owner: type[Any], typed: dict[str, Any], ctx: typer.Context) -> Any:
         from klcli.settings.presets import override, preset
 
         made = override(preset(typed["preset"]).config, {key: typed[key] for key in given})
-    # What is resumed may be of an older klcli. A setting that is no option of the command is the command's choice.
-    for key, (at_fault, why) in () if ctx.params.get("resume") else made.unused().items():
-        if key in given and at_fault in typed:
-            one = settings_of(owner)[key]
-            raise ConfigError(f"{command_text(one.arguments(value_of(made, key)))}: no effect, {why}")
+    if not ctx.params.get("resume"):  # what is resumed may be of an older klcli
+        made.require_effect(given, typed)  # a setting that is no option of the command is the command's choice
     return made
 
 

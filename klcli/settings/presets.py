@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from klcli.errors import ConfigError
-from klcli.settings.sameness import SETTINGS
+from klcli.settings.sameness import SETTINGS, not_default
 from klcli.settings.setting import require, with_values
 from klcli.settings.train_config import NEEDED, TrainConfig
 
@@ -48,11 +48,12 @@ def preset(name: str) -> Preset:
 
 
 def require_settings(config: TrainConfig) -> None:
-    """Raise ConfigError for the name of a preset without one of its settings: the name alone sets nothing."""
-    if config.preset is not None and config == TrainConfig(preset=config.preset):
-        meant = presets().get(config.preset)
-        cure = f"begin with preset({config.preset!r}).config, of klcli.settings.presets"
-        require(meant is None or meant.config == config, f"TrainConfig(preset={config.preset!r}): only a name, {cure}")
+    """Raise ConfigError for the name of a preset without most of its settings: the name alone sets nothing."""
+    meant = presets().get(config.preset) if config.preset else None
+    own = not_default(meant.config) if meant else {}
+    cure = f"begin with preset({config.preset!r}).config, of klcli.settings.presets"
+    is_named_alone = 2 * len(own.keys() & not_default(config)) < len(own)
+    require(not is_named_alone, f"TrainConfig(preset={config.preset!r}): only a name, {cure}")
 
 
 def override(config: TrainConfig, own: Mapping[str, Any]) -> TrainConfig:

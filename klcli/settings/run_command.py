@@ -53,12 +53,13 @@ def run_command(
 
 
 def resuming_command(command: str, kind: str) -> str:
-    """Return the command that completes a study of this kind, which `command` began."""
+    """Return the command that completes a study of this kind, which `command` began, or what a program calls it."""
     if " --resume" in command or "resume=True" in command:
         return command
-    if command.startswith("Lab("):
-        return f"{command[:-1]}, resume=True)"
-    return _with_options(command, ["--resume", *["last"] * (kind == "repeats")])
+    if command.startswith("klcli "):
+        return _with_options(command, ["--resume", *["last"] * (kind == "repeats")])
+    end = "))" if command.startswith("list(Lab(") else ")" if command.startswith("Lab(") else ""
+    return f"{command.removesuffix(end)}, resume=True{end}"
 
 
 def _with_options(command: str, options: Sequence[str]) -> str:

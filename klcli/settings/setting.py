@@ -5,7 +5,7 @@ pydantic would add a third to the time of `klcli --help`.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from enum import StrEnum
 from operator import attrgetter
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from klcli.errors import ConfigError
-from klcli.text import user_path
+from klcli.text import command_text, user_path
 
 MAX_INTEGER = 2**63 - 1  # the largest integer of the database
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
@@ -216,6 +216,13 @@ class Settings:
     def unused(self) -> dict[str, tuple[str, str]]:
         """Return the settings without an effect beside the others, by key: the setting at fault and the reason."""
         return {}
+
+    def require_effect(self, given: Container[str], options: Container[str]) -> None:
+        """Raise ConfigError for a given setting without an effect, unless the one at fault cannot be given."""
+        for key, (at_fault, why) in self.unused().items():
+            if key in given and at_fault in options:
+                words = command_text(settings_of(type(self))[key].arguments(value_of(self, key)))
+                raise ConfigError(f"{words}: no effect, {why}")
 
 
 T = TypeVar("T", bound=Settings)

@@ -56,7 +56,7 @@ class Database:
     """The connection that all parts of a Store share, to a migrated file or a copy of it. Raises StoreError."""
 
     def __init__(self, path: Path, *, is_copied: bool = False) -> None:
-        self.path = path
+        self.path, self.is_open = path, True
         self.copy: TemporaryCopy | None = None  # read instead of a read-only file
         with explained(path):
             if what := irregular(path):
@@ -125,6 +125,7 @@ class Database:
             self._db.execute("PRAGMA query_only = ON")
 
     def close(self) -> None:
+        self.is_open = False
         self._db.close()
         if self.copy:
             self.copy.remove()

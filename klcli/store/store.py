@@ -37,8 +37,9 @@ class Store:
         self._db.protect_copy()
 
     def is_current(self) -> bool:
-        """Whether this is the database itself, or a copy that is read instead and is still equal to it."""
-        return self._db.copy is None or self._db.copy.version == self._db.real.stat().st_mtime_ns
+        """Whether this is open, and the database itself or a copy that is read instead and is still equal to it."""
+        copy = self._db.copy
+        return self._db.is_open and (copy is None or copy.version == self._db.real.stat().st_mtime_ns)
 
     @classmethod
     def existing(cls, path: Path) -> Self:

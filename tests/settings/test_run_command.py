@@ -144,6 +144,8 @@ def test_the_arguments_of_a_setting_are_read_back(one: object) -> None:
         ("klcli sigma-sweep", "sigma", "klcli sigma-sweep --resume"),
         ("klcli reproduce all --resume", "reproduce", "klcli reproduce all --resume"),
         ("Lab('a.db').repeat(TrainConfig(), 3)", "repeats", "Lab('a.db').repeat(TrainConfig(), 3, resume=True)"),
+        ("list(Lab('a.db').reproduce('all'))", "reproduce", "list(Lab('a.db').reproduce('all', resume=True))"),
+        ("notebook (week 3)", "repeats", "notebook (week 3), resume=True"),  # whatever a program gives its Lab
     ],
 )
 def test_a_study_is_completed_by_its_own_command(command: str, kind: str, expected: str) -> None:

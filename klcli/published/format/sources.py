@@ -11,7 +11,7 @@ from klcli.published import report as published
 from klcli.published.format.validation import mistakes
 from klcli.published.report import Report, parse
 from klcli.settings.setting import require
-from klcli.text import command_text, path_text
+from klcli.text import command_text, path_text, user_path
 
 MAX_BYTES = 256 * 1024  # of a file, whose text is stored with every study; the longest report in klcli has 13 kB
 NAME_LENGTH = 40
@@ -31,7 +31,8 @@ def open_report(argument: str) -> Report:
 def is_file(argument: str) -> bool:
     """Whether a name means a file, not a report in klcli."""
     with suppress(OSError):  # of a name too long for the system
-        return argument not in published.report_names() and (argument.endswith(".toml") or Path(argument).is_file())
+        is_path = argument.endswith(".toml") or user_path(argument).is_file()
+        return is_path and argument not in published.report_names()
     return False
 
 
@@ -39,7 +40,7 @@ def read(argument: str) -> str:
     """Return the text of a report in klcli or of a file. Raises ConfigError if it cannot be one."""
     if not is_file(argument):
         return published.report(argument).text
-    path, shown = Path(argument), path_text(argument)
+    path, shown = user_path(argument), path_text(argument)
     try:
         if kind := irregular(path):
             raise ConfigError(f"{shown}: this is {kind}, give the TOML file of a report")
