@@ -373,6 +373,28 @@ def test_scores_in_float32_are_no_wrong_forward_pass(folder: Path, tmp_path: Pat
     assert not any("forward pass" in note for note in found)
     found = notes(arrays | {"scores": arrays["scores"] + 1}, folder, tmp_path / "mine.npz")
     assert "scores: correct the forward pass first, every gradient depends on it" in found
+    rounded = {key: arrays[key] for key in ("scores", "probabilities")}
+    cure = "right to the precision of float32: use float64, or allow it by --atol and --rtol"
+    [verdict, none, said] = notes(rounded, folder, tmp_path / "mine.npz")
+    assert (verdict.partition(":")[0], none.partition(",")[0]) == ("FAIL", "no gradient is among them")
+    assert re.fullmatch(rf"scores(, probabilities)?: {cure}", said)
+    f = np.load(folder / "bn.npz")
+    l2 = {f"dW{l}_T": arrays[f"dW{l}_T"] - np.float32(0.2) * f[f"W{l}_T"].astype(np.float32) for l in (1, 2, 3)}
+    found = notes(arrays | l2, folder, tmp_path / "mine.npz")
+    assert "likely mistake: L2 missing (to the precision of float32)" in found
+    assert not any("forward pass" in note or cure in note for note in found)
+    right = {key: f[key] for key in f.files if key.startswith("d") and not key.endswith("_T")}
+    assert notes(rounded | right, folder, tmp_path / "mine.npz")[1:] == [said]
+
+
+@pytest.mark.parametrize("eps", ["1e-3", "1e-5"])
+def test_a_wrong_forward_pass_in_float32_is_no_rounding(eps: str, folder: Path, tmp_path: Path) -> None:
+    """With eps 1e-5 for 1e-8, the error of the scores is only some ten times that of float32."""
+    arrays = {key: array.astype(np.float32) for key, array in student(folder / "bn.npz", f"eps {eps}").items()}
+    wrong, mine = {key: arrays[key] for key in ("scores", "probabilities")}, tmp_path / "mine.npz"
+    said = "scores, probabilities: correct the forward pass first, every gradient depends on it"
+    assert said in notes(wrong, folder, mine)
+    assert eps == "1e-5" or said in notes(arrays, folder, mine)
 
 
 def test_gradients_that_a_file_lacks_are_named(folder: Path, tmp_path: Path) -> None:
