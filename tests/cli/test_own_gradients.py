@@ -130,7 +130,7 @@ def student(file: Path, wrong: str = "") -> Arrays:  # noqa: PLR0912, PLR0915
                     gamma, beta = f[f"gamma{l}"][:, None], f[f"beta{l}"][:, None]
                     seen = {"dgamma input": S, "dgamma centred": S - m, "dgamma none": 1,
                             "dgamma output": gamma * hat + beta}.get(wrong, hat)  # fmt: skip
-                    own = G * {"no dgamma": 0, "dgamma late": gamma}.get(wrong, 1)
+                    own = G * {"no dgamma": 0, "dgamma late": gamma, "dgamma n": n}.get(wrong, 1)
                     out[f"dgamma{l}"], out[f"dbeta{l}"] = (own * seen).sum(axis=1), own.sum(axis=1)
                     if wrong in ("l2 bn", "l2 all"):
                         out[f"dgamma{l}"] = out[f"dgamma{l}"] + 2 * lam * f[f"gamma{l}"]
@@ -213,6 +213,7 @@ OF_BN = {
     "dgamma centred": "dgamma without 1/std", "dgamma none": "dgamma without X_hat",
     "dgamma output": "dgamma of the output of BN",
     "dgamma late": "dgamma and dbeta of G that is already times gamma", "no dgamma": "no gradient of gamma and beta",
+    "dgamma n": "dgamma and dbeta without 1/n",
 }  # fmt: skip
 OF_OTHER_NETWORKS = [
     ("dropout", "smoothing", "label smoothing missing"), ("dropout", "no dropout", "no dropout mask"),
