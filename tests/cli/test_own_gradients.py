@@ -488,6 +488,21 @@ def test_an_export_that_is_none_and_options_that_are_not_used(
     assert not (tmp_path / "a.npz").exists()
 
 
+def test_an_export_has_no_shape_twice_unless_it_is_asked_for(here: Klcli, refused: Refused, tmp_path: Path) -> None:
+    """With as many images as classes, a sum over the wrong axis looked like another layer, and n like K."""
+    assert here("gradcheck", "--export", "klcli.npz", "--data", "synthetic").returncode == 0
+    exported = Lab(data="synthetic").export_gradients("lab.npz")
+    assert exported["X"].shape == np.load("klcli.npz")["X"].shape == (12, 30)
+    for wrong, name in (("twice", "1/n twice"), ("classes", "mean over images and classes")):
+        assert verdict(tmp_path, "klcli", student(Path("klcli.npz"), wrong), tmp_path / "mine.npz")[0] == {name}
+    np.savez("mine.npz", db1=np.ones(12))
+    line = refused(here("gradcheck", "--against", "mine.npz"), 2, "db1 has the shape (12,), not (50,)")
+    assert "reversed" not in line
+    assert here("gradcheck", "--export", "ten.npz", "--images", "10", "--data", "synthetic").returncode == 0
+    np.savez("mine.npz", **student(Path("ten.npz")))
+    assert here("gradcheck", "--against", "mine.npz", "--reference", "ten.npz").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("saved", "said"),
     [
