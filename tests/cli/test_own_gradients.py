@@ -4,6 +4,7 @@
 
 import json
 import re
+import shlex
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -486,6 +487,26 @@ def test_an_export_that_is_none_and_options_that_are_not_used(
     ):
         refused(here("gradcheck", *args), 2, said)
     assert not (tmp_path / "a.npz").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"no archive", 1000, "other keys"])
+def test_the_command_that_writes_the_export_again_works(
+    content: Any, here: Klcli, refused: Refused, folder: Path, tmp_path: Path
+) -> None:
+    """It lacked the name of the file, and a damaged file was in its way."""
+    np.savez("mine.npz", dW1=np.ones((50, 30)))
+    file = tmp_path / "my export.npz"
+    if content == "other keys":
+        np.savez(file, dW1=np.ones((50, 30)))
+    elif content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else (folder / "bn.npz").read_bytes()[:content])
+    line = refused(here("gradcheck", "--against", "mine.npz", "--reference", file.name), 2, "my export.npz: ")
+    assert ("move it away and write it again" in line) == (content is not None)
+    assert "and the options of your network" in line
+    file.unlink(missing_ok=True)
+    [command] = re.findall(r"`klcli (.*?)`", line)
+    assert here(*shlex.split(command), "--data", "synthetic").returncode == 0
+    assert here("gradcheck", "--against", "mine.npz", "--reference", file.name).returncode == 5
 
 
 def test_an_export_has_no_shape_twice_unless_it_is_asked_for(here: Klcli, refused: Refused, tmp_path: Path) -> None:
