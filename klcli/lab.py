@@ -25,6 +25,7 @@ from klcli.settings.editions import AssignmentSettings
 from klcli.settings.presets import require_settings
 from klcli.settings.procedures import (
     EXPORT,
+    EXPORT_IMAGES,
     MOST_THREADS,
     SIGMAS,
     CheckSettings,
@@ -158,14 +159,14 @@ class Lab:
     ) -> "Arrays":
         """Write a network, its minibatch and its gradients in float64 for another program; return the arrays by key.
 
-        Replaces an earlier export; raises ConfigError if `path` is another file.
+        By default of 12 images. Replaces an earlier export; raises ConfigError if `path` is another file.
         """
         from klcli.data.dataset import split
         from klcli.files import has_member, require_export
         from klcli.store.checkpoints import npz, write_atomically
         from klcli.studies import gradient_files
 
-        path, settings = Path(path), settings or CheckSettings()
+        path, settings = Path(path), settings or CheckSettings(images=EXPORT_IMAGES)
         config = replace(config or TrainConfig(), dtype="float64")
         setup = self._calling("export_gradients", str(path), config, settings)
         path = require_export(path, lambda file: has_member(file, f"{gradient_files.SETTINGS}.npy"), "--export")

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +18,7 @@ from klcli.report.tables.formats import latex_text, to_csv, to_latex, to_markdow
 from klcli.report.tables.later_checks import gradient_check_title, gradient_method
 from klcli.report.tables.table import Row, Table, columns
 from klcli.report.words import counted, images_words, layers_name, network_name
-from klcli.settings.editions import EDITIONS
+from klcli.settings.editions import EDITIONS, AssignmentSettings
 from klcli.settings.run_command import database_option, run_command
 from klcli.settings.run_names import names_of
 from klcli.settings.setting import require
@@ -37,6 +37,7 @@ PREAMBLE = r"""\documentclass[a4paper]{article}
 \emergencystretch=1em
 \setlength{\belowcaptionskip}{6pt}
 \renewcommand{\topfraction}{.9}\renewcommand{\textfraction}{.1}\renewcommand{\floatpagefraction}{.8}"""
+ABOUT = "The assignment of "  # begins the line of the index that tells assignments apart
 UNEDITED = "% klcli replaces this file as long as it is not edited: "
 BEST = 3  # lambdas of each stage in a table of their own
 
@@ -76,6 +77,23 @@ def require_own(folder: Path) -> None:
     heads = ((folder / INDEX, HEAD), (folder / DOCUMENT, UNEDITED))  # either may be edited
     is_own = any(one.is_file() and one.read_text("utf-8", "replace").startswith(head) for one, head in heads)
     require(is_own or is_free, f"{path_text(folder)}: this folder holds other files, name a new one")
+
+
+def require_same(folder: Path, settings: AssignmentSettings, dataset: str) -> None:
+    """Raise ConfigError if a document is edited whose sentences have the numbers of another assignment."""
+    index = folder / INDEX
+    text = index.read_text("utf-8", "replace") if index.is_file() else ""
+    about = "".join(text.split("\n\n")[1:2])
+    is_same = not about.startswith(ABOUT) or about == _about(settings, dataset)  # an older klcli has not written it
+    old = " ".join(about.removeprefix(ABOUT).split()).rstrip(".")
+    words = f"is edited, and its sentences are about {old}: repeat the command with another FOLDER"
+    require(is_same or not _is_edited(folder), f"{path_text(folder / DOCUMENT)}: {words}")
+
+
+def _about(settings: AssignmentSettings, dataset: str) -> str:
+    values = asdict(settings) | {"trials": settings.chosen.trials}
+    given = [f"{key} {value}" for key, value in values.items() if value is not None]
+    return f"{ABOUT}{', '.join(given)}, {dataset} images."
 
 
 def plan_table(parts: Sequence[Part], edition: str) -> Table:
@@ -222,7 +240,8 @@ def write(
     `picture(path, chart, look)` draws a figure, and returns None if that fails.
     """
     files = {folder / INDEX: ""}  # written first: after an interruption, the folder is known by it
-    index = [HEAD, f"Made by `{command}`.", *(f"**{mark}**" for mark in _marks(found))]
+    about = _about(found.settings, found.dataset)
+    index = [HEAD, about, f"Made by `{command}`.", *(f"**{mark}**" for mark in _marks(found))]
     for section in written:
         index.append(f"## {section.title}")
         for one in section.exhibits:
@@ -237,16 +256,20 @@ def write(
                 index += [f"![{one.chart.title}](figures/{one.name}.png)", one.chart.caption]
             index.append("\n".join(["```sh", *one.commands, "```"]))
     files[folder / INDEX] = "\n\n".join(index) + "\n"
-    document = folder / DOCUMENT
-    old = document.read_text(encoding="utf-8", errors="replace") if document.exists() else ""
-    if not (is_edited := document.exists() and old != _signed(old.partition("\n")[2])):
-        files[document] = _signed(_document(found, written))
+    if not (is_edited := _is_edited(folder)):
+        files[folder / DOCUMENT] = _signed(_document(found, written))
     for path, content in files.items():
         write_atomically(path, content.encode())
     figures = [one for section in written for one in section.exhibits if one.chart]
     paths = [(folder / "figures" / f"{one.name}.{kind}", one.chart) for one in figures for kind in ("pdf", "png")]
     drawn = [picture(path, partial(replace, chart), LOOK) for path, chart in paths]
     return [*files, *filter(None, drawn)], is_edited
+
+
+def _is_edited(folder: Path) -> bool:
+    document = folder / DOCUMENT
+    old = document.read_text(encoding="utf-8", errors="replace") if document.exists() else ""
+    return document.exists() and old != _signed(old.partition("\n")[2])
 
 
 def _signed(text: str) -> str:

@@ -19,6 +19,7 @@ IN_GRADIENT = (  # the settings that a gradient check has
     "dropout", "label_smoothing", "standardise",
 )  # fmt: skip
 EXPORT = "klcli.npz"  # of gradients, for another program
+EXPORT_IMAGES = 12  # not as many as classes: shapes and factors then tell mistakes apart
 SEARCH, REPRODUCTION = "Search", "Reproduction"  # panels of --help
 
 
@@ -27,7 +28,8 @@ class CheckSettings(Settings):
     """The settings of a gradient check. Raises ConfigError if the check could not run or could not fail."""
 
     # fmt: off
-    images: int = setting(10, Role.CHECK, "Use the first N training images.", at_least=1)
+    images: int = setting(10, Role.CHECK, "Use the first N training images; --export uses 12 if omitted.",
+        at_least=1)
     dims: int = setting(30, Role.CHECK, "Use the first N pixels of each.", at_least=1, at_most=PIXELS)
     method: str = setting("centred", Role.CHECK, "Difference quotient.", choices=tuple(TOLERANCES))
     h: float = setting(1e-5, Role.CHECK, "The step of the difference.", above=0, below=1, example="1e-5")

@@ -28,7 +28,7 @@ from klcli.settings.train_config import TrainConfig
 from klcli.studies.gradient_checks import checked_minibatch, require_images
 from klcli.studies.gradient_explanations import LEAST, Explanation, explanations
 from klcli.studies.gradient_mistakes import Arrays, Problem, kind_of, number_of
-from klcli.text import one_line, path_text
+from klcli.text import command_text, one_line, path_text
 from klcli.training.networks import initialize
 
 SETTINGS = "settings"  # key of a JSON text
@@ -122,7 +122,6 @@ def compare_files(
 
 def _problem(wanted: Arrays, path: Path) -> tuple[Problem, TrainConfig]:
     """Return what an export is about; its gradients must be those of its parameters."""
-    cure = "write it again with `klcli gradcheck --export`"
     try:
         config = TrainConfig.from_values(json.loads(str(wanted.pop(SETTINGS)))["config"])
         X, y = wanted["X"], wanted["y"].astype(np.intp)
@@ -137,7 +136,7 @@ def _problem(wanted: Arrays, path: Path) -> tuple[Problem, TrainConfig]:
             require(_compared(key, gradient, wanted, CheckSettings()).passed, f"{key} is not the gradient of J")
     except Exception as error:  # anything may be in a file
         reason = f"{one_line(error)} is missing" if isinstance(error, KeyError) else one_line(error)
-        raise ConfigError(f"{path_text(path)}: this is no export of gradients ({reason}), {cure}") from error
+        raise ConfigError(f"{path_text(path)}: this is no export of gradients ({reason}), {_again(path)}") from error
     return problem, config
 
 
@@ -152,10 +151,10 @@ def _read(path: Path, reference: Arrays | None) -> Arrays:
         with np.load(path, allow_pickle=False) as arrays:
             found = {key: np.asarray(arrays[key]) for key in arrays.files}
     except FileNotFoundError as error:
-        cure = "write it with `klcli gradcheck --export`" if reference is None else "save it with numpy.savez"
+        cure = _again(path, "write it") if reference is None else "save it with numpy.savez"
         raise ConfigError(f"{name}: there is no such file, {cure}") from error
     except Exception as error:  # with a damaged archive, zipfile and NumPy can raise almost any
-        cure = "save each under its key, as numpy.savez(FILE, dW1=dW1, db1=db1)"
+        cure = "save each under its key, as numpy.savez(FILE, dW1=dW1, db1=db1)" if reference else _again(path)
         raise ConfigError(f"{name}: not arrays of numbers of numpy.savez, {cure} ({one_line(error)})") from error
     for key, array in found.items():
         if key != SETTINGS and (reference is None or key in reference):
@@ -164,6 +163,11 @@ def _read(path: Path, reference: Arrays | None) -> Arrays:
             bad = array.size - int(np.isfinite(found[key]).sum())
             require(not bad, f"{name}: {key} has {bad} of {array.size} values that are not finite, compute them again")
     return found
+
+
+def _again(path: Path, words: str = "move it away and write it again") -> str:
+    command = command_text(["klcli", "gradcheck", "--export", str(path)])
+    return f"{words} with `{command}` and the options of your network"
 
 
 def _oriented(given: Arrays, wanted: Arrays, path: Path) -> Arrays:

@@ -183,6 +183,8 @@ CATALOGUE = (
          dgamma_dbeta=lambda at: (at.gamma * (at.G * at.X_hat).sum(axis=0), at.gamma * at.G.sum(axis=0))),
     _row("no gradient of gamma and beta", _GAMMA, dgamma_dbeta=lambda at: (0 * at.gamma, 0 * at.beta)),
     _row("dgamma and dbeta as means", _GAMMA, dgamma_dbeta=lambda at: (mean(at.G * at.X_hat), mean(at.G))),
+    _row("dgamma and dbeta without 1/n", _GAMMA,
+         dgamma_dbeta=lambda at: (at.n * (at.G * at.X_hat).sum(axis=0), at.n * at.G.sum(axis=0))),
     _row("dgamma and dbeta swapped", _GAMMA, dgamma_dbeta=lambda at: RIGHT["dgamma_dbeta"](at)[::-1]),
     FACTOR,
 )  # fmt: skip

@@ -126,6 +126,18 @@ def test_a_folder_with_other_files_is_refused_before_any_work(here: Klcli, refus
     refused(here("assignment", "--subset", "50"), 2, "--subset 50", "at least 100")
 
 
+@pytest.mark.parametrize(
+    ("db", "folder"), [("klcli.db", "assignment"), ("a.db", "a-assignment"), ("b.db", "b-assignment")]
+)
+def test_each_database_has_a_folder_of_its_own(here: Klcli, refused: Any, tmp_path: Path, db: str, folder: str) -> None:
+    """Two databases in one folder replaced each other's figures."""
+    for name in ("assignment", "a-assignment", "b-assignment"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.tex").touch()
+    line = refused(here("assignment", *FEW, "--db", db), 2, "other files")
+    assert line.startswith(f"klcli: {folder}: ")
+
+
 def test_the_editions_name_their_reports(here: Klcli) -> None:
     listed = json.loads(here("assignment", "--editions", "--json").stdout)["editions"]
     dates = {one["name"]: (one["report"], one["date"]) for one in listed}
@@ -327,6 +339,33 @@ def test_an_edited_document_stays(here: Klcli, copied: Path, tmp_path: Path) -> 
     assert document.read_text(encoding="utf-8") == edited
     assert figure.exists()
     assert index.exists()
+
+
+@pytest.mark.slow
+def test_an_edited_document_gets_no_figures_of_another_assignment(
+    here: Klcli, refused: Any, copied: Path, rows: Rows
+) -> None:
+    """Its sentences and captions stay: they would be about other numbers than the figures below them."""
+    document, index = copied / "report.tex", copied / "assignment.md"
+    document.write_text(document.read_text(encoding="utf-8") + "% mine\n", encoding="utf-8")
+
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+
+    before, runs = contents(), rows("runs")
+    for other in (["--epochs", "2"], ["--edition", "a2-2019"], ["--repeats", "3"], ["--seed", "1"], ["--trials", "3"]):
+        refused(here("assignment", *FEW, *other), 2, str(Path("assignment/report.tex")), "edited", "another FOLDER")
+    assert contents() == before
+    assert rows("runs") == runs
+    # The image set of yesterday is not there today.
+    text = index.read_text(encoding="utf-8")
+    index.write_text(text.replace("synthetic images", "cifar10 images", 1), encoding="utf-8")
+    refused(here("assignment", *FEW), 2, "report.tex", "cifar10 images")
+    index.write_text(text.replace("The assignment of", "Of", 1), encoding="utf-8")  # of an older klcli
+    assert "with the old numbers in its sentences" in here("assignment", *FEW).stderr
+    assert index.read_text(encoding="utf-8") == text
+    document.unlink()
+    assert here("assignment", "--dry-run", *FEW, "--epochs", "2", "--edition", "a2-2019").returncode == 0
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@
 
 import json
 import re
+import shlex
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def student(file: Path, wrong: str = "") -> Arrays:  # noqa: PLR0912, PLR0915
                     gamma, beta = f[f"gamma{l}"][:, None], f[f"beta{l}"][:, None]
                     seen = {"dgamma input": S, "dgamma centred": S - m, "dgamma none": 1,
                             "dgamma output": gamma * hat + beta}.get(wrong, hat)  # fmt: skip
-                    own = G * {"no dgamma": 0, "dgamma late": gamma}.get(wrong, 1)
+                    own = G * {"no dgamma": 0, "dgamma late": gamma, "dgamma n": n}.get(wrong, 1)
                     out[f"dgamma{l}"], out[f"dbeta{l}"] = (own * seen).sum(axis=1), own.sum(axis=1)
                     if wrong in ("l2 bn", "l2 all"):
                         out[f"dgamma{l}"] = out[f"dgamma{l}"] + 2 * lam * f[f"gamma{l}"]
@@ -213,6 +214,7 @@ OF_BN = {
     "dgamma centred": "dgamma without 1/std", "dgamma none": "dgamma without X_hat",
     "dgamma output": "dgamma of the output of BN",
     "dgamma late": "dgamma and dbeta of G that is already times gamma", "no dgamma": "no gradient of gamma and beta",
+    "dgamma n": "dgamma and dbeta without 1/n",
 }  # fmt: skip
 OF_OTHER_NETWORKS = [
     ("dropout", "smoothing", "label smoothing missing"), ("dropout", "no dropout", "no dropout mask"),
@@ -373,6 +375,28 @@ def test_scores_in_float32_are_no_wrong_forward_pass(folder: Path, tmp_path: Pat
     assert not any("forward pass" in note for note in found)
     found = notes(arrays | {"scores": arrays["scores"] + 1}, folder, tmp_path / "mine.npz")
     assert "scores: correct the forward pass first, every gradient depends on it" in found
+    rounded = {key: arrays[key] for key in ("scores", "probabilities")}
+    cure = "right to the precision of float32: use float64, or allow it by --atol and --rtol"
+    [verdict, none, said] = notes(rounded, folder, tmp_path / "mine.npz")
+    assert (verdict.partition(":")[0], none.partition(",")[0]) == ("FAIL", "no gradient is among them")
+    assert re.fullmatch(rf"scores(, probabilities)?: {cure}", said)
+    f = np.load(folder / "bn.npz")
+    l2 = {f"dW{l}_T": arrays[f"dW{l}_T"] - np.float32(0.2) * f[f"W{l}_T"].astype(np.float32) for l in (1, 2, 3)}
+    found = notes(arrays | l2, folder, tmp_path / "mine.npz")
+    assert "likely mistake: L2 missing (to the precision of float32)" in found
+    assert not any("forward pass" in note or cure in note for note in found)
+    right = {key: f[key] for key in f.files if key.startswith("d") and not key.endswith("_T")}
+    assert notes(rounded | right, folder, tmp_path / "mine.npz")[1:] == [said]
+
+
+@pytest.mark.parametrize("eps", ["1e-3", "1e-5"])
+def test_a_wrong_forward_pass_in_float32_is_no_rounding(eps: str, folder: Path, tmp_path: Path) -> None:
+    """With eps 1e-5 for 1e-8, the error of the scores is only some ten times that of float32."""
+    arrays = {key: array.astype(np.float32) for key, array in student(folder / "bn.npz", f"eps {eps}").items()}
+    wrong, mine = {key: arrays[key] for key in ("scores", "probabilities")}, tmp_path / "mine.npz"
+    said = "scores, probabilities: correct the forward pass first, every gradient depends on it"
+    assert said in notes(wrong, folder, mine)
+    assert eps == "1e-5" or said in notes(arrays, folder, mine)
 
 
 def test_a_wrong_gradient_of_a_deep_network_with_small_weights_fails(folder: Path, tmp_path: Path) -> None:
@@ -482,6 +506,41 @@ def test_an_export_that_is_none_and_options_that_are_not_used(
     ):
         refused(here("gradcheck", *args), 2, said)
     assert not (tmp_path / "a.npz").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"no archive", 1000, "other keys"])
+def test_the_command_that_writes_the_export_again_works(
+    content: Any, here: Klcli, refused: Refused, folder: Path, tmp_path: Path
+) -> None:
+    """It lacked the name of the file, and a damaged file was in its way."""
+    np.savez("mine.npz", dW1=np.ones((50, 30)))
+    file = tmp_path / "my export.npz"
+    if content == "other keys":
+        np.savez(file, dW1=np.ones((50, 30)))
+    elif content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else (folder / "bn.npz").read_bytes()[:content])
+    line = refused(here("gradcheck", "--against", "mine.npz", "--reference", file.name), 2, "my export.npz: ")
+    assert ("move it away and write it again" in line) == (content is not None)
+    assert "and the options of your network" in line
+    file.unlink(missing_ok=True)
+    [command] = re.findall(r"`klcli (.*?)`", line)
+    assert here(*shlex.split(command), "--data", "synthetic").returncode == 0
+    assert here("gradcheck", "--against", "mine.npz", "--reference", file.name).returncode == 5
+
+
+def test_an_export_has_no_shape_twice_unless_it_is_asked_for(here: Klcli, refused: Refused, tmp_path: Path) -> None:
+    """With as many images as classes, a sum over the wrong axis looked like another layer, and n like K."""
+    assert here("gradcheck", "--export", "klcli.npz", "--data", "synthetic").returncode == 0
+    exported = Lab(data="synthetic").export_gradients("lab.npz")
+    assert exported["X"].shape == np.load("klcli.npz")["X"].shape == (12, 30)
+    for wrong, name in (("twice", "1/n twice"), ("classes", "mean over images and classes")):
+        assert verdict(tmp_path, "klcli", student(Path("klcli.npz"), wrong), tmp_path / "mine.npz")[0] == {name}
+    np.savez("mine.npz", db1=np.ones(12))
+    line = refused(here("gradcheck", "--against", "mine.npz"), 2, "db1 has the shape (12,), not (50,)")
+    assert "reversed" not in line
+    assert here("gradcheck", "--export", "ten.npz", "--images", "10", "--data", "synthetic").returncode == 0
+    np.savez("mine.npz", **student(Path("ten.npz")))
+    assert here("gradcheck", "--against", "mine.npz", "--reference", "ten.npz").returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -245,6 +246,18 @@ def test_what_is_missing_is_named_with_its_command(here: Klcli, refused: Refused
 def test_an_empty_database(here: Klcli, trained: Path, args: list[str]) -> None:
     assert here("runs", "delete", "1-3", "--yes").returncode == 0
     assert here("runs", *args).returncode == 0
+
+
+@pytest.mark.parametrize("slash", ["/", "\\"])
+def test_the_condition_of_the_page_selects_the_runs_of_one_hand_in(here: Klcli, trained: Path, slash: str) -> None:
+    """It also selected those of adam and Nadar."""
+    page = files("klcli").joinpath("docs", "teaching.md").read_text(encoding="utf-8")
+    [condition] = re.findall(r"`--where\s+\"(origin.*?)\"`", page, re.DOTALL)
+    for number, name in enumerate(("adam", "ada", "Nadar"), start=1):
+        origin = slash.join(("hand-ins", name, "results", "klcli.db"))
+        execute(trained / "results/klcli.db", f"UPDATE runs SET origin = '{origin}' WHERE id = {number}")
+    table = here("report", "--list", "--where", " ".join(condition.split()), "--format", "csv").stdout
+    assert [row["id"] for row in csv.DictReader(io.StringIO(table))] == ["2"]
 
 
 def test_merged_runs_show_where_they_come_from(

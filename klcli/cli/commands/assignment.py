@@ -19,7 +19,8 @@ from klcli.settings.setting import flag
 def assignment(
     *,
     folder: Annotated[
-        Path | None, argument("FOLDER", "Where to write; a folder `assignment` beside the database if omitted.")
+        Path | None,
+        argument("FOLDER", "Where to write; if omitted, `assignment` beside klcli.db, `ada-assignment` beside ada.db."),
     ] = None,
     editions: bool = flag(ASSIGNMENT, "Show what each edition of the course asks, and exit."),
     dry_run: bool = flag(ASSIGNMENT, "Show what is there, what is missing and how long that takes, and exit."),
@@ -35,9 +36,11 @@ def assignment(
     - `klcli assignment report --edition a3-2021 --repeats 3`
     - `klcli assignment --data synthetic --subset 2000 --epochs 2`
     """
+    from klcli.data.sources import open_dataset
     from klcli.procedures.assignment import FIGURES_SECONDS
     from klcli.report import assignment as report
     from klcli.report.tables.formats import exact_rows
+    from klcli.store.reading import folder_of
     from klcli.training.cores import cores
 
     if editions:
@@ -45,10 +48,11 @@ def assignment(
         invocation.result(listed)
         invocation.document("assignment", {"editions": [*exact_rows(listed)]})
         return
-    folder = invocation.db.parent / "assignment" if folder is None else folder
+    folder = folder_of(invocation.db, "assignment") if folder is None else folder
     report.require_own(folder)
     if not dry_run:
         require_file_name(folder / report.INDEX, "assignment")
+        report.require_same(folder, settings, open_dataset(invocation.data, invocation.say, invocation.step).name)
     lab = invocation.lab
     parts = lab.plan_assignment(settings)
     n, seconds = min(invocation.jobs or cores(), cores()), sum(part.seconds for part in parts)
@@ -65,7 +69,10 @@ def assignment(
         sections = [*report.sections(found, lab.epochs)]
         files, is_edited = report.write(folder, found, sections, typed_command(), invocation.picture)
         if is_edited:
-            stays = "is edited and stays as it is; it has the new figures and tables. Move it away to get a new one"
+            stays = (
+                "is edited and stays as it is, with the old numbers in its sentences; it has the new figures and tables"
+            )
+            stays += ". Move it away to get a new one"
             invocation.warn(f"{folder / report.DOCUMENT} {stays}")
         invocation.result("")
         named = {"index": report.INDEX, "document": report.DOCUMENT}

@@ -1,6 +1,7 @@
 """`klcli gradcheck`: compare the engine's gradients with numerical differences."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from klcli.cli.invocation import ALWAYS, Invocation, invoked
 from klcli.cli.options import is_typed, takes, typed_settings
 from klcli.errors import ConfigError, GradientCheckFailed
 from klcli.report.words import counted, network_name
-from klcli.settings.procedures import ALL, EXPORT, IN_GRADIENT, MEASURES, CheckSettings, measures_of
+from klcli.settings.procedures import ALL, EXPORT, EXPORT_IMAGES, IN_GRADIENT, MEASURES, CheckSettings, measures_of
 from klcli.settings.setting import Role, require, setting
 from klcli.settings.train_config import TrainConfig
 from klcli.text import command_text, path_text
@@ -62,6 +63,7 @@ def gradcheck(
         if is_typed(ctx, one.name) and one.name not in USED[option]:
             raise ConfigError(f"{one.opts[0]}: {option} does not use it, omit it")
     if export is not None:
+        settings = settings if is_typed(ctx, "images") else replace(settings, images=EXPORT_IMAGES)
         arrays = invocation.lab.export_gradients(export, config, settings)
         n, dims = arrays["X"].shape
         compare = ["klcli", "gradcheck", "--against", "mine.npz"]
