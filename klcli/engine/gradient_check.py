@@ -176,11 +176,11 @@ def compare(
     """Return the errors of a tensor ga against gn, over the entries that are not in the mask `kinks`."""
     a, n = (np.zeros(1) if kinks.all() else g[~kinks] for g in (ga, gn))  # without an entry, all errors are 0
     difference, larger = a - n, np.maximum(np.abs(a), np.abs(n))
-    size, total = np.abs(difference), np.abs(a) + np.abs(n)
+    size, total, tiny = np.abs(difference), np.abs(a) + np.abs(n), min(TINY, floor)
     return TensorCheck(
         tensor=name, entries=ga.size, kinks=int(kinks.sum()), max_absolute=float(size.max()),
-        relative_to_sum=float((size / np.maximum(total, TINY)).max()),
-        relative_to_maximum=float((size / np.maximum(larger, TINY)).max()),
+        relative_to_sum=float((size / np.maximum(total, tiny)).max()),
+        relative_to_maximum=float((size / np.maximum(larger, tiny)).max()),
         ratio_of_maxima=float(size.max() / max(total.max(), floor)),
         gradient_mean=float(ga.mean()), gradient_std=float(ga.std()), equal_decimals=equal_decimals(size.max()),
         mismatches=float(1 - (size < 1.5 * 10.0**-decimals).mean()),

@@ -89,8 +89,10 @@ class StudyRunner:
             return earlier.id
         self.setup.warn_of_precision(plan)
         now, data, db = environment(), self.setup.data or self.dataset.name, self.setup.db
+        # What Dask's workers have is not known before one returns a stack.
+        began = replace(now, versions={}) if self.setup.executor else now
         changed = next(filter(None, (changes(run.versions, now.versions) for run in ended.values())), None)
-        if earlier and changed and not self.setup.executor:  # the versions of Dask's workers are not known yet
+        if earlier and changed and not self.setup.executor:
             n = len(ended)
             runs = f"{n} run{'s' * (n > 1)} of study {earlier.id} {'were' if n > 1 else 'was'}"
             self.setup.observer.warn(f"{runs} trained with {changed}: the bits of the others can differ")
@@ -113,7 +115,7 @@ class StudyRunner:
                 note = "; ".join([*quirks, *["begins with the weights of the training before it"] * is_warm])
                 again = run_command(one, data=data, threads=threads, db=db)
                 command = self.setup.command if note else again  # `klcli train` cannot repeat the run
-                rows.append(run_row(one, budget_of(one), self.dataset, now, command) | {"note": note or None})
+                rows.append(run_row(one, budget_of(one), self.dataset, began, command) | {"note": note or None})
             if earlier is None:
                 study_id = self.store.studies.begin(kind, stage, settings, rows, self.setup.command, parent)
             else:

@@ -165,9 +165,10 @@ def settings_line(run: Run, omit: Sequence[str] = (), together_with: Sequence[Ru
 def repeats_note(runs: Sequence[Run]) -> str:
     """Say what the deviation and the interval over repeats contain; empty if no setting has two complete ones."""
     runs = [run for run in runs if run.state == "complete"]
-    if max(Counter(without_seeds(run.config) for run in runs).values(), default=0) < 2:
+    trainings = {settings_and_seeds(run.config) for run in runs}  # one that was trained twice is no second seed
+    if max(Counter(settings for settings, _ in trainings).values(), default=0) < 2:
         return ""
-    weights, order, _ = map(set, zip(*(settings_and_seeds(run.config)[1] for run in runs), strict=True))
+    weights, order, _ = map(set, zip(*(seeds for _, seeds in trainings), strict=True))
     varied = {
         (False, True): "the weights alone, order of the images, dropout and augmentation being the same",
         (True, False): "the order of the images, dropout and augmentation, the initial weights being the same",

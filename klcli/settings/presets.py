@@ -48,12 +48,12 @@ def preset(name: str) -> Preset:
 
 
 def require_settings(config: TrainConfig) -> None:
-    """Raise ConfigError for the name of a preset without most of its settings: the name alone sets nothing."""
+    """Raise ConfigError for the name of a preset with few of its settings: the name alone sets nothing."""
     meant = presets().get(config.preset) if config.preset else None
     own = not_default(meant.config) if meant else {}
-    cure = f"begin with preset({config.preset!r}).config, of klcli.settings.presets"
-    is_named_alone = 2 * len(own.keys() & not_default(config)) < len(own)
-    require(not is_named_alone, f"TrainConfig(preset={config.preset!r}): only a name, {cure}")
+    cure = f"omit the name, or begin with preset({config.preset!r}).config, of klcli.settings.presets"
+    is_named_alone = 4 * len(own.keys() & not_default(config)) < len(own)
+    require(not is_named_alone, f"preset {config.preset!r}: only the name is here, not its settings: {cure}")
 
 
 def override(config: TrainConfig, own: Mapping[str, Any]) -> TrainConfig:

@@ -198,7 +198,7 @@ class _Merging:
         is_further: bool = row["epochs_done"] > mine["epochs_done"]
         if is_further and _has_network(self._mine, mine["id"]) and not _has_network(self._runs, row["id"]):
             words = f"run {row['id']}: its checkpoint of epoch {row['epochs_done']:g} is missing"
-            self._merged.without_checkpoint.append(f"{words}, merge again when it is there")
+            self._merged.left_out.append(f"{words}, merge again when it is there")
             return False
         return is_further
 

@@ -64,7 +64,7 @@ def continued(versions: dict[str, Any], epoch: float, now: dict[str, str]) -> tu
 
     The versions of its beginning stay; `later` lists the others, each with the epoch after which it applies.
     """
-    if epoch == 0:  # the run begins again, all of it in this environment
+    if epoch == 0 or not versions:  # all of it in this environment, or where it began is not known
         return now, ""
     later = [one for one in versions.get("later", []) if one["epoch"] < epoch]  # others have left no trace
     changed = changes(later[-1] if later else versions, now)

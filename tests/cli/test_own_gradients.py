@@ -399,9 +399,12 @@ def test_a_wrong_forward_pass_in_float32_is_no_rounding(eps: str, folder: Path, 
     assert eps == "1e-5" or said in notes(arrays, folder, mine)
 
 
-def test_a_wrong_gradient_of_a_deep_network_with_small_weights_fails(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sigma", [0.01, 0.001])
+def test_a_wrong_gradient_of_a_deep_network_with_small_weights_fails(
+    folder: Path, tmp_path: Path, sigma: float
+) -> None:
     """Without BN, no gradient is rounding alone, however small it is beside the largest."""
-    config = TrainConfig(hidden=(50, 30, 20, 20, 10, 10, 10, 10, 10), initializer="normal", sigma=0.01)
+    config = TrainConfig(hidden=(50, 30, 20, 20, 10, 10, 10, 10, 10), initializer="normal", sigma=sigma)
     Lab(folder / "klcli.db", data="synthetic").export_gradients(folder / "deep.npz", config, CheckSettings())
     right, mine, small = student(folder / "deep.npz"), tmp_path / "mine.npz", ["db1", "db2", "db3", "db4"]
     assert np.abs(right["db1"]).max() < 1e-12 * np.abs(right["db10"]).max()

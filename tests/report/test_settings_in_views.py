@@ -143,6 +143,12 @@ def test_repeats_without_anything_drawn_are_over_seeds_of_the_weights(order: int
     assert settings_line(runs[0], together_with=runs).endswith("not shuffled, he, seeds 0 to 2")
 
 
+def test_one_training_that_was_repeated_has_no_deviation() -> None:
+    """An older klcli let the order of the images vary where nothing is shuffled."""
+    runs = [records.run(1 + order, TrainConfig(shuffle=False, order_seed=order)) for order in range(3)]
+    assert repeats_note(runs) == ""
+
+
 def test_a_name_for_settings_is_none() -> None:
     a, b = TrainConfig(), TrainConfig(preset="course")
     assert differences(a, b) == {}

@@ -195,6 +195,7 @@ def test_an_unfinished_run_without_its_network_replaces_none_that_is_here(
     assert (merged.updated, merged.known) == ((1, 2) if is_lost_here else (0, 3))
     assert "run 1: its checkpoint" in merged.remarks[0] and "merge again when it is there" in merged.remarks[0]
     if not is_lost_here:
+        assert merged.left_out and not merged.without_checkpoint  # `runs check` of the database here names no other
         with closing(Store(here)) as store:
             assert store.runs.get(1).epochs_done == 0
             assert store.runs.checkpoint(store.runs.get(1)).sha256 != sha256

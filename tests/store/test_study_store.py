@@ -232,6 +232,7 @@ def test_a_group_is_recorded_with_the_versions_that_trained_it(store: Store, sql
     ("before", "expected"),
     [
         ({"numpy": "1"}, {"numpy": "1", "later": [{"epoch": 1.0, "numpy": "3"}]}),
+        ({}, {"numpy": "3"}),  # a worker began it and was interrupted
         ({"numpy": "3", "python": "3.9"}, {"numpy": "3", "python": "3.9"}),  # which decides no bit
         (
             {"numpy": "1", "later": [{"epoch": 0.5, "numpy": "2"}, {"epoch": 1, "numpy": "9"}]},  # not that of a worker
