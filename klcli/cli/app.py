@@ -26,7 +26,7 @@ from klcli.cli.help_screen import ALL, HelpfulGroup
 from klcli.cli.options import KlcliCommand, RecordingCommand, UsageError
 from klcli.errors import ExitCode, KlcliError
 from klcli.report.tables.terminal import wrapped
-from klcli.text import visible
+from klcli.text import joined_lines, visible
 
 app = typer.Typer(
     name="klcli", cls=HelpfulGroup, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
@@ -131,7 +131,7 @@ def _refused_by_the_system(error: OSError) -> str:
 
 
 def _fail(message: str, code: ExitCode) -> int:
-    line = f"klcli: {visible(' '.join(message.split()))}"
+    line = f"klcli: {visible(joined_lines(message))}"
     if sys.stderr.isatty():  # a terminal would break it inside a word or a number
         line = wrapped(line, shutil.get_terminal_size().columns)
     print(line, file=sys.stderr)

@@ -99,9 +99,10 @@ def test_the_command_that_begins_writes_to_the_database_that_is_empty(
 
 
 def test_the_command_that_begins_a_database_creates_the_one_that_is_missing(here: Klcli, course: Path) -> None:
-    done = here("report", "--db", "no such.db")
-    assert done.returncode == 4
-    assert re.findall("`klcli ([^`]*)`", done.stderr) == ["train --db 'no such.db'"]
+    for name in ("no such.db", "no  such .db"):
+        done = here("report", "--db", name)
+        assert done.returncode == 4
+        assert re.findall("`klcli ([^`]*)`", done.stderr) == [f"train --db '{name}'"]
     assert "`klcli train` creates one" in here("report").stderr  # the default database needs no name
 
 
