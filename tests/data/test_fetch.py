@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -116,6 +117,20 @@ def test_an_archive_is_put_into_the_cache_and_used(
     with fetched.path.open("r+b") as file:
         file.write(b"\x09\x09")
     assert fetched_before(site.url, empty_machine) is None
+
+
+def test_an_archive_that_is_there_already_is_the_one_fetched_last(
+    cifar: Cifar, site: Site, official: str, empty_machine: Path
+) -> None:
+    first = fetch(site.url, empty_machine, quiet).path
+    other = fetch(cifar.python_archive.as_uri(), empty_machine, quiet, None).path
+    os.utime(first, (1000, 1000))
+    assert open_dataset(None).source == str(other)
+    assert fetched_before(site.url, empty_machine) is not None
+    assert open_dataset(None).source == str(first)
+    changed = first.stat().st_mtime_ns
+    assert fetched_before(site.url, empty_machine) is not None
+    assert first.stat().st_mtime_ns == changed  # its prepared copy stays
 
 
 def test_a_broken_download_is_continued(site: Site, official: str, empty_machine: Path) -> None:

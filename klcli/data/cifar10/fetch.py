@@ -102,11 +102,16 @@ def _alone(part: Path) -> Iterator[None]:
 
 
 def fetched_before(url: str, destination: Path) -> Fetched | None:
-    """Return the official archive of an earlier download of `url` if its checksum is correct, else None."""
+    """Return the official archive of an earlier download of `url` if its checksum is correct, else None.
+
+    It becomes the one fetched last.
+    """
     path = destination / _file_name(url)
     with contextlib.suppress(OSError):
         for layout in layouts.LAYOUTS:
             if path.name == layout.archive and _md5_of(path) == layout.archive_md5:
+                if path != layouts.fetched(destination)[0]:
+                    path.touch()
                 return Fetched(path, layout.name, layout.archive_md5, True)
     return None
 
