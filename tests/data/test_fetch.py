@@ -288,9 +288,13 @@ def test_what_is_no_data_set_leaves_the_old_one(
 
 
 def test_addresses_and_checksums_that_are_none(site: Site, empty_machine: Path) -> None:
-    site.status = 404
-    assert "answers 404" in refusal(site.url, empty_machine)
-    assert left_in(empty_machine) == []
+    for site.status, cure in (
+        *((status, "check the address") for status in (403, 404, 410)),
+        *((status, "run it again later") for status in (408, 429, 500, 502, 503, 504)),  # the address is right
+    ):
+        message = refusal(site.url, empty_machine)
+        assert f"answers {site.status} " in message and f": {cure}, " in message
+        assert left_in(empty_machine) == []
     # The discard port: nothing listens.
     for url in ("http://127.0.0.1:9/x.tar.gz", "file:///nowhere/x.tar.gz", "http://"):
         message = refusal(url, empty_machine)
