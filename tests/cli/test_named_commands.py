@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command import Klcli, succeeded
+from command import Klcli, Refused, succeeded
 from raw_sql import execute
 
 DB = "course/klcli.db"
@@ -59,6 +59,19 @@ def test_a_command_that_is_the_cure_opens_the_database(
     lose(course, 1)
     [command] = named(here, words, code)
     assert shown in succeeded(here(*command)).stdout
+
+
+def test_runs_to_average_are_chosen_in_their_database(here: Klcli, course: Path) -> None:
+    execute(course / DB, "UPDATE runs SET dataset_sha256 = '0123' WHERE id = 2")
+    [command] = named(here, "evaluate 1 2 --ensemble", 2)
+    assert "Best runs on synthetic" in succeeded(here(*command)).stdout
+
+
+def test_a_number_too_large_names_no_command(here: Klcli, course: Path, refused: Refused) -> None:
+    """Whose database is not known where names of runs are read."""
+    for command in (["evaluate", "9" * 20], ["report", "--run", "9" * 20]):
+        line = refused(here(*command, "--db", DB), 2, f"{'9' * 20}: the number is too large, give that of a run")
+        assert "klcli report" not in line
 
 
 def test_damage_is_looked_for_and_deleted_in_its_database(
