@@ -52,7 +52,12 @@ def _escape(character: str) -> str:
 
 def one_line(error: BaseException) -> str:
     """Return the message of an error on one line, or the name of its type if it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return joined_lines(str(error)) or type(error).__name__
+
+
+def joined_lines(text: str) -> str:
+    """Return a text on one line; blanks within a line stay, as in the name of a file."""
+    return " ".join(filter(None, map(str.strip, text.splitlines())))
 
 
 def path_text(path: str | os.PathLike[str]) -> str:

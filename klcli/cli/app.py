@@ -22,11 +22,11 @@ from klcli.cli.commands.reproduce import reproduce
 from klcli.cli.commands.search_lambda import search_lambda
 from klcli.cli.commands.sigma_sweep import sigma_sweep
 from klcli.cli.commands.train import train
-from klcli.cli.help_screen import ALL, HelpfulGroup
+from klcli.cli.help_screen import ALL, HelpfulGroup, options_behind
 from klcli.cli.options import KlcliCommand, RecordingCommand, UsageError
 from klcli.errors import ExitCode, KlcliError
 from klcli.report.tables.terminal import wrapped
-from klcli.text import visible
+from klcli.text import joined_lines, visible
 
 app = typer.Typer(
     name="klcli", cls=HelpfulGroup, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
@@ -88,6 +88,8 @@ def _explain(error: Exception) -> int:
         command, message = error.ctx.command_path if error.ctx else "klcli", error.format_message()
         if nearest := getattr(error, "possibilities", None):  # the most similar first, which the message sorts
             message = f"{error.message} (nearest: {', '.join(nearest)})"
+        if error.ctx and (option := getattr(error, "option_name", None)) in options_behind(error.ctx.command):
+            message = f"No such option here: {option} comes behind the command, as `{command} COMMAND {option}`"
         return _fail(f"{message or 'a command is missing'} (`{command} --help` shows all)", ExitCode.USAGE)
     if isinstance(error, OSError) and (message := _refused_by_the_system(error)):
         return _fail(message, ExitCode.STORE)
@@ -131,7 +133,7 @@ def _refused_by_the_system(error: OSError) -> str:
 
 
 def _fail(message: str, code: ExitCode) -> int:
-    line = f"klcli: {visible(' '.join(message.split()))}"
+    line = f"klcli: {visible(joined_lines(message))}"
     if sys.stderr.isatty():  # a terminal would break it inside a word or a number
         line = wrapped(line, shutil.get_terminal_size().columns)
     print(line, file=sys.stderr)

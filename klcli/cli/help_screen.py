@@ -28,6 +28,13 @@ class HelpfulGroup(TyperGroup):
         show_help(self, ctx)
 
 
+def options_behind(group: Any) -> set[str]:
+    """Return the names of the options of all commands of a group."""
+    commands = getattr(group, "commands", {}).values()
+    own = {name for one in commands for param in one.params for name in (*param.opts, *param.secondary_opts)}
+    return own.union(*map(options_behind, commands))
+
+
 def show_help(command: Any, ctx: Any) -> None:
     """Print the help of a command or group: of one with many options the common ones, or all with --help-all."""
     from rich.console import Console, Group

@@ -5,6 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import Field
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +16,7 @@ from klcli.cli.completion import completion, of_setting
 from klcli.cli.help_screen import TYPED, show_help
 from klcli.errors import ConfigError, StoreError
 from klcli.settings.setting import Setting, setting_of, settings_of, with_values
-from klcli.text import command_text, path_text
+from klcli.text import command_text, path_text, user_path
 
 Command = Callable[..., Any]
 # Typer bundles its own copy of Click, not the package `click`; its UsageError is the base class of BadParameter.
@@ -54,6 +55,8 @@ class KlcliCommand(TyperCommand):
         while rest and rest[0] != "--":
             name = rest.pop(0)
             option, joined, value = name.partition("=")
+            if option not in names and f"-{option}" in names and not ctx.resilient_parsing:
+                raise UsageError(f"No such option: {option} (nearest: -{option})", ctx=ctx)  # not one per letter
             if option in single and single[option].metavar not in NUMBERS:
                 given.setdefault(single[option].opts[0], []).extend([value] if joined else rest[:1])
             values = list[str]()
@@ -158,7 +161,15 @@ def takes(
 def argument(metavar: str, help: str) -> Any:
     """Return the declaration of an argument; its placeholder says which values complete it: `RUN...`, `REPORT...`."""
     # `readable` would refuse a file without its permissions here, with a message that has no cure.
-    return typer.Argument(metavar=metavar, help=help, autocompletion=completion(metavar), readable=False)
+    how: dict[str, Any] = {"autocompletion": completion(metavar), "readable": False, "callback": _expanded}
+    return typer.Argument(metavar=metavar, help=help, **how)
+
+
+def _expanded(value: Any) -> Any:
+    """Return the value of an argument with the home of every path expanded."""
+    if isinstance(value, list | tuple):
+        return [_expanded(one) for one in value]
+    return user_path(value) if isinstance(value, Path) else value
 
 
 def typed_settings(ctx: typer.Context, owner: type[Any]) -> tuple[str, ...]:

@@ -228,9 +228,10 @@ class StudyProgress(Observer):
         self._study = self.bar.add_task(title, total=sum(updates), news="", left="")
         how: dict[str, Any] = {"news": "", "left": "", "start": False, "visible": self._shows_all}
         every = [config for task in tasks for config in task.configs]
-        is_search = len({one.lam for one in every}) > 1 and len({one.sigma for one in every}) == 1
+        differ = (key for key in ("sigma", "lam", "seed") if len({getattr(one, key) for one in every}) > 1)
+        what = next(differ, "sigma")
         self._stacks = [
-            self.bar.add_task(f"  {n}: {_words(task, is_search)}", total=total, **how)
+            self.bar.add_task(f"  {n}: {_words(task, what)}", total=total, **how)
             for n, (task, total) in enumerate(zip(tasks, updates, strict=True), start=1)
         ]
         if not invocation.is_live:  # the workers need seconds before their first update
@@ -273,12 +274,11 @@ class StudyProgress(Observer):
         self.bar.update(self._study, completed=done, news=news, left=self._forecast.words())
 
 
-def _words(task: "StackTask", is_search: bool) -> str:
-    """Return a description of the replicas of a stack: `4 x lambda 1.2e-05 to 0.003`."""
+def _words(task: "StackTask", what: str) -> str:
+    """Return a description of the replicas of a stack by a setting: `4 x lambda 1.2e-05 to 0.003`."""
     first = task.configs[0]
-    name, what = ("lam", "lambda") if is_search or first.sigma is None else ("sigma", "sigma")
+    name = "lam" if what == "sigma" and first.sigma is None else what
     values = [getattr(config, name) for config in task.configs]
-    low, high = min(values), max(values)
-    between = f"{low:.2g}" if low == high else f"{low:.2g} to {high:.2g}"
+    ends = dict.fromkeys(str(one) if name == "seed" else f"{one:.2g}" for one in (min(values), max(values)))
     bn = " with BN" if first.batch_norm and name == "sigma" else ""
-    return f"{len(task.configs)} x {what} {between}{bn}"
+    return f"{len(task.configs)} x {'lambda' if name == 'lam' else name} {' to '.join(ends)}{bn}"

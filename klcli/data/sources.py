@@ -97,7 +97,7 @@ def usual_places() -> Iterator[Path]:
     """Yield the folders and archives to try if no path was requested, in order."""
     cache, home = cache_folder(), user_path("~")
     # The archive of `klcli data fetch` precedes a folder beside it, which may be the damaged one that it replaces.
-    yield from (cache / layout.archive for layout in LAYOUTS)
+    yield from layouts.fetched(cache)
     # torchvision accepts any root; its examples and most programs use these.
     roots = [cache, Path(), *map(Path, ("data", "datasets", "Datasets", CIFAR10))]
     if home.is_absolute():

@@ -16,6 +16,7 @@ from klcli.evaluation.reevaluation import TrainedNetwork, policy_of, reevaluate
 from klcli.procedures.run_lookup import chosen_run, chosen_runs, networks_of, trained_networks
 from klcli.procedures.setup import Setup
 from klcli.settings.procedures import CheckSettings, EvaluationSettings
+from klcli.settings.run_command import in_database
 from klcli.settings.run_names import BEST, runs_words
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
@@ -73,9 +74,10 @@ def evaluate(
     if ensemble:
         require(len(runs) > 1, f"--ensemble: averages several runs, give at least two, others besides {runs[0].id}")
         other = next((run.id for run, key in zip(runs, keys, strict=True) if key != keys[0]), None)
+        ranking = in_database("klcli report", setup.db)
         mixed = (
             f"--ensemble: runs {runs[0].id} and {other} were trained on different images or splits, the training "
-            "images of one may be test images of the other: choose runs that `klcli report` ranks together"
+            f"images of one may be test images of the other: choose runs that `{ranking}` ranks together"
         )
         require(other is None, mixed)
     without = [run.id for run in runs if not run.config.batch_norm]

@@ -35,9 +35,7 @@ def reproduce(
     """
     check_repeats(repeats, vary)
     quick, subset, repeats = settings.quick, settings.subset, seeds_of(settings, repeats)
-    known = ", ".join(published.report_names())
-    require(bool(names), f"reproduce: name a report, one of {known}, {ALL}, or a file, as my-report.toml")
-    unique = each_named(names)
+    unique = each_named(names, settings.only)
     several = f"--only {' '.join(settings.only)}: rows of one report, {len(unique)} are named"
     require(not settings.only or len(unique) == 1, several)
     chosen = [_planned(name, settings, repeats, vary) for name in unique]
@@ -56,8 +54,13 @@ def reproduce(
             yield found
 
 
-def each_named(names: Sequence[str]) -> list[str]:
-    """Return every name once, with those of all reports in klcli in the place of `all`."""
+def each_named(names: Sequence[str], only: Sequence[str] = ()) -> list[str]:
+    """Return every name once, with those of all reports in klcli in the place of `all`. Raises ConfigError for none:
+    those meant may be in `only`.
+    """
+    known = f"one of {', '.join(published.report_names())}, {ALL}, or a file, as my-report.toml"
+    taken = f"--only {' '.join(only)}: takes all words up to the next option, name the report before it"
+    require(bool(names), taken if only else f"reproduce: name a report, {known}")
     return [*dict.fromkeys(one for name in names for one in (published.report_names() if name == ALL else [name]))]
 
 

@@ -26,7 +26,7 @@ def parsed(text: str, asked: str) -> str | tuple[int, int]:
         raise ConfigError(f"{asked} {text!r}: {usage}")
     numbers = [one for one in found.groups() if one is not None]
     is_large = any(len(one) > len(str(MAX_INTEGER)) + 1 or abs(int(one)) > MAX_INTEGER for one in numbers)
-    require(not is_large, f"{asked} {text}: the number is too large, `klcli report --list` shows all runs")
+    require(not is_large, f"{asked} {text}: the number is too large, give that of a run")
     first, last = int(numbers[0]), int(numbers[-1])
     require(first <= last, f"{asked} {text}: the range descends, give {last}-{first}")
     return first, last

@@ -13,7 +13,7 @@ from pathlib import Path
 import hypothesis.strategies as st
 import pytest
 import threadpoolctl
-from command import Klcli, Refused
+from command import Klcli, Refused, succeeded
 from hypothesis import HealthCheck, given, settings
 from test_help_screen import COMMANDS
 
@@ -80,11 +80,30 @@ def test_without_a_command_the_help_is_shown(here: Klcli, command: tuple[str, ..
         (["--verson"], ["--verson", "--version"]),
         (["report", "--bets", "3"], ["--bets", "nearest: --best"]),
         (["report", "--plt", "curves"], ["--plt", "nearest: --plot, --split, --list"]),
+        # The parser takes each letter for an option: no such option -i, or --jobs 'son'.
+        (["train", "-hidden", "50", "30"], ["No such option: -hidden (nearest: --hidden)"]),
+        (["train", "-lambda=0.1"], ["No such option: -lambda (nearest: --lambda)"]),
+        (["train", "--bn", "-json"], ["No such option: -json (nearest: --json)"]),
+        (["train", "-H", "50", "-no-bn"], ["No such option: -no-bn (nearest: --no-bn)"]),
+        (["runs", "delete", "1", "-db", "x.db"], ["No such option: -db (nearest: --db)"]),
+        (["--json", "report"], ["--json comes behind the command, as `klcli COMMAND --json`"]),
+        (["--db=x.db", "report"], ["--db comes behind the command, as `klcli COMMAND --db`"]),
+        (["-q", "report"], ["-q comes behind the command, as `klcli COMMAND -q`"]),
+        (["--no-bn", "train"], ["--no-bn comes behind the command, as `klcli COMMAND --no-bn`"]),
+        (["runs", "--db", "x.db", "note", "7", "t"], ["--db comes behind the command, as `klcli runs COMMAND --db`"]),
+        (["runs", "--hidden", "5"], ["No such option: --hidden"]),  # of no command of the group
     ],
     ids=" ".join,
 )
 def test_unknown_words_get_a_suggestion(here: Klcli, refused: Refused, args: list[str], named: list[str]) -> None:
     refused(here(*args), 2, *named)
+
+
+@pytest.mark.parametrize(
+    "short", [["-H50"], ["-j4", "--repeats", "2"], ["-qj", "4", "--repeats", "2"], ["-q"]], ids=" ".join
+)
+def test_short_options_are_joined(here: Klcli, short: list[str]) -> None:
+    succeeded(here("train", *TINY, *short))
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def test_info_describes_the_built_in_set(data: Klcli) -> None:
     shown = succeeded(data("info"))
     assert "synthetic" in shown.stdout
     assert "built in" in shown.stdout
+    assert "`klcli data fetch` downloads CIFAR-10, --data PATH names it" in shown.stdout
     assert shown.stdout.count("5000") >= 10
     described = data("info", "--json")
     document = json.loads(described.stdout)

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command import Klcli, succeeded
+from command import Klcli, Refused, succeeded
 from raw_sql import execute
 
 DB = "course/klcli.db"
@@ -61,6 +61,19 @@ def test_a_command_that_is_the_cure_opens_the_database(
     assert shown in succeeded(here(*command)).stdout
 
 
+def test_runs_to_average_are_chosen_in_their_database(here: Klcli, course: Path) -> None:
+    execute(course / DB, "UPDATE runs SET dataset_sha256 = '0123' WHERE id = 2")
+    [command] = named(here, "evaluate 1 2 --ensemble", 2)
+    assert "Best runs on synthetic" in succeeded(here(*command)).stdout
+
+
+def test_a_number_too_large_names_no_command(here: Klcli, course: Path, refused: Refused) -> None:
+    """Whose database is not known where names of runs are read."""
+    for command in (["evaluate", "9" * 20], ["report", "--run", "9" * 20]):
+        line = refused(here(*command, "--db", DB), 2, f"{'9' * 20}: the number is too large, give that of a run")
+        assert "klcli report" not in line
+
+
 def test_damage_is_looked_for_and_deleted_in_its_database(
     here: Klcli, course: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,9 +112,10 @@ def test_the_command_that_begins_writes_to_the_database_that_is_empty(
 
 
 def test_the_command_that_begins_a_database_creates_the_one_that_is_missing(here: Klcli, course: Path) -> None:
-    done = here("report", "--db", "no such.db")
-    assert done.returncode == 4
-    assert re.findall("`klcli ([^`]*)`", done.stderr) == ["train --db 'no such.db'"]
+    for name in ("no such.db", "no  such .db"):
+        done = here("report", "--db", name)
+        assert done.returncode == 4
+        assert re.findall("`klcli ([^`]*)`", done.stderr) == [f"train --db '{name}'"]
     assert "`klcli train` creates one" in here("report").stderr  # the default database needs no name
 
 

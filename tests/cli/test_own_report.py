@@ -282,7 +282,7 @@ def test_mistakes_are_listed_and_refused(here: Klcli, refused: Refused, report: 
     assert [one["line"] for one in checked["mistakes"]] == [7, 12]
     assert checked["holds"] is None
     refused(here("reproduce", report.name), 2, "my report.toml:7: common: step_epochs 0", "--check 'my report.toml'")
-    refused(here("reproduce", "--check"), 2, "--check: name a report or a file")
+    refused(here("reproduce", "--check"), 2, "reproduce: name a report, one of a2-2019")
     refused(here("reproduce", "none.toml"), 2, "none.toml: there is no such file")
 
 

@@ -108,6 +108,19 @@ def test_the_line_of_a_stack_has_what_differs_in_the_study(
     assert [task.description for task in shown.bar.tasks[1:]] == [f"  {n}: {one}" for n, one in enumerate(lines, 1)]
 
 
+def test_the_line_of_a_stack_of_repeats_has_its_seeds() -> None:
+    images = ImagesReference("", "", "")
+    stacks = [[(1023, 0.1), (1024, 0.1)], [(1025, 0.1)]]
+    for lam, lines in ((0.1, ["2 x seed 1023 to 1024", "1 x seed 1025"]), (0.2, ["2 x lambda 0.1", "1 x lambda 0.2"])):
+        stacks[1] = [(1025, lam)]
+        tasks = [
+            StackTask((i,), tuple(TrainConfig(seed=n, lam=x) for n, x in own), images, evaluate_test=False, threads=1)
+            for i, own in enumerate(stacks)
+        ]
+        shown = StudyProgress(Invocation(quiet=True), "study 1", tasks, [9] * len(tasks))
+        assert [task.description for task in shown.bar.tasks[1:]] == [f"  {n}: {one}" for n, one in enumerate(lines, 1)]
+
+
 @pytest.mark.parametrize("count", [3, 300])
 def test_the_bar_of_a_study_adds_up_its_stacks_from_one_list(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """rich makes a new list each time: with one per stack, a redraw took a time that grew with their square."""

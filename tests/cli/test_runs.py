@@ -308,6 +308,24 @@ def test_what_cannot_be_merged(here: Klcli, trained: Path, refused: Refused, dat
     refused(here("runs", "merge", *databases), 2, named)
 
 
+def test_the_home_of_an_argument_is_expanded(
+    here: Klcli, trained: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of an option: a shell leaves a quoted `~` as it is, and a folder of this name was made."""
+    home = trained / "my home"
+    shutil.copytree(trained / "results", home / "a b")
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(home))
+    succeeded(here("runs", "merge", "~/a b/klcli.db", "results/klcli.db", "--db", "all.db"))
+    succeeded(here("runs", "export", "1", "~/network.npz", "--to", "npz"))
+    assert (home / "network.npz").is_file()
+    refused(here("assignment", "~/a b", "--dry-run"), 2, f"{home / 'a b'}: this folder holds other files")
+    refused(here("predict", "~/cat.png", "--run", "2"), 3, str(home / "cat.png"))
+    succeeded(here("runs", "note", "1", "~/a b"))
+    assert "note ~/a b," in here("runs", "tag", "1", "~").stdout
+    assert not (trained / "~").exists()
+
+
 def test_names_that_no_file_can_have(here: Klcli, trained: Path, refused: Refused) -> None:
     refused(here("runs", "merge", "x" * 300), 4, "xxx: cannot be read or written")
     refused(here("runs", "merge", "results/klcli.db", "--db", "y" * 300), 4, "yyy: cannot be read or written")

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -116,6 +117,20 @@ def test_an_archive_is_put_into_the_cache_and_used(
     with fetched.path.open("r+b") as file:
         file.write(b"\x09\x09")
     assert fetched_before(site.url, empty_machine) is None
+
+
+def test_an_archive_that_is_there_already_is_the_one_fetched_last(
+    cifar: Cifar, site: Site, official: str, empty_machine: Path
+) -> None:
+    first = fetch(site.url, empty_machine, quiet).path
+    other = fetch(cifar.python_archive.as_uri(), empty_machine, quiet, None).path
+    os.utime(first, (1000, 1000))
+    assert open_dataset(None).source == str(other)
+    assert fetched_before(site.url, empty_machine) is not None
+    assert open_dataset(None).source == str(first)
+    changed = first.stat().st_mtime_ns
+    assert fetched_before(site.url, empty_machine) is not None
+    assert first.stat().st_mtime_ns == changed  # its prepared copy stays
 
 
 def test_a_broken_download_is_continued(site: Site, official: str, empty_machine: Path) -> None:
@@ -273,9 +288,13 @@ def test_what_is_no_data_set_leaves_the_old_one(
 
 
 def test_addresses_and_checksums_that_are_none(site: Site, empty_machine: Path) -> None:
-    site.status = 404
-    assert "answers 404" in refusal(site.url, empty_machine)
-    assert left_in(empty_machine) == []
+    for site.status, cure in (
+        *((status, "check the address") for status in (403, 404, 410)),
+        *((status, "run it again later") for status in (408, 429, 500, 502, 503, 504)),  # the address is right
+    ):
+        message = refusal(site.url, empty_machine)
+        assert f"answers {site.status} " in message and f": {cure}, " in message
+        assert left_in(empty_machine) == []
     # The discard port: nothing listens.
     for url in ("http://127.0.0.1:9/x.tar.gz", "file:///nowhere/x.tar.gz", "http://"):
         message = refusal(url, empty_machine)

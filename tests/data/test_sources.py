@@ -69,6 +69,16 @@ def test_the_order_of_the_places(put: Put, tmp_path: Path, monkeypatch: pytest.M
     assert open_dataset("synthetic").source == "built in"
 
 
+def test_of_the_archives_in_the_cache_the_one_fetched_last_is_used(put: Put, cifar: Cifar, tmp_path: Path) -> None:
+    """Else `klcli data fetch` would end well, and the commands would use the images of an earlier one."""
+    python, binary = put(tmp_path / "cache/cifar-10-python.tar.gz"), tmp_path / "cache/cifar-10-binary.tar.gz"
+    shutil.copy(cifar.binary_archive, binary)
+    for seconds, used in ((999, python), (1000, python), (1001, binary)):
+        os.utime(python, (1000, 1000))
+        os.utime(binary, (seconds, seconds))
+        assert open_dataset(None).source == open_dataset("cifar10").source == str(used)
+
+
 def test_half_a_folder_is_passed_over(put: Put, tmp_path: Path) -> None:
     (put(tmp_path / "here" / "data" / "cifar-10-batches-py") / "test_batch").unlink()
     assert open_dataset(None).source == "built in"

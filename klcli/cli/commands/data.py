@@ -43,12 +43,13 @@ def info(*, invocation: Invocation) -> None:
         "sha256": dataset.sha256,
         "classes": [{"name": name, "train": n, "test": m} for name, n, m in zip(names, *counts, strict=True)],
     }
+    built_in = "no: made by klcli, `klcli data fetch` downloads CIFAR-10, --data PATH names it"
     where, test = f"{content['prepared']}, {content['prepared_bytes'] / 1e6:.0f} MB", content["images"]["test"]
     facts = {
         "name": dataset.name,
         "where": dataset.source,
         "layout": dataset.layout,
-        "official copy": {True: "yes", False: "no", None: "no: made by klcli"}[dataset.official],
+        "official copy": {True: "yes", False: "no", None: built_in}[dataset.official],
         "images": f"{train} to train and validate, {test} to test",
         "size": f"{dataset.images.nbytes / 1e6:.0f} MB, 3 x 32 x 32 bytes an image",
         "prepared copy": where if copy else "none: the cache cannot be written",

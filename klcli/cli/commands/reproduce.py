@@ -104,8 +104,7 @@ def _check(invocation: Invocation, names: list[str], settings: ReproductionSetti
     from klcli.published.format.sources import read
     from klcli.published.format.validation import mistakes
 
-    require(bool(names), "--check: name a report or a file, for example my-report.toml")
-    names = each_named(names)
+    names = each_named(names, settings.only)
     documents, wrong = [], 0
     for name in names:
         found = mistakes(read(name))

@@ -25,6 +25,7 @@ URL = f"https://www.cs.toronto.edu/~kriz/{layouts.BINARY.archive}"
 OFFICIAL = "official"  # accepts the checksum of any official archive
 PIECE = 2**18  # bytes read at once: progress several times a second on a slow connection
 TIMEOUT = 60  # seconds without a byte after which the connection counts as lost
+BUSY = http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS
 
 Progress = Callable[[int, int | None], None]
 
@@ -102,11 +103,16 @@ def _alone(part: Path) -> Iterator[None]:
 
 
 def fetched_before(url: str, destination: Path) -> Fetched | None:
-    """Return the official archive of an earlier download of `url` if its checksum is correct, else None."""
+    """Return the official archive of an earlier download of `url` if its checksum is correct, else None.
+
+    It becomes the one fetched last.
+    """
     path = destination / _file_name(url)
     with contextlib.suppress(OSError):
         for layout in layouts.LAYOUTS:
             if path.name == layout.archive and _md5_of(path) == layout.archive_md5:
+                if path != layouts.fetched(destination)[0]:
+                    path.touch()
                 return Fetched(path, layout.name, layout.archive_md5, True)
     return None
 
@@ -147,7 +153,8 @@ def _download(url: str, part: Path, progress: Progress) -> None:
             part.write_bytes(b"")  # not removed: it is locked
             return _download(url, part, progress)
         reason = f"{error.code} {error.reason}".strip()
-        raise DataError(f"{url} answers {reason}: check the address, or give another one with --url") from None
+        cure = "run it again later" if error.code in BUSY or error.code >= 500 else "check the address"
+        raise DataError(f"{url} answers {reason}: {cure}, or give another one with --url") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         cause = getattr(error, "reason", None) or str(error) or type(error).__name__
         cure = "check the connection and run it again, or name an archive that you have with --url file:///PATH"

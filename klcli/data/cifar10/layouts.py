@@ -1,6 +1,9 @@
 """The layouts in which CIFAR-10 is published, https://www.cs.toronto.edu/~kriz/cifar.html: files and checksums."""
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from klcli.files import exists
 
 CIFAR10 = "cifar10"  # the name of the data set
 ROWS = 10_000  # images in each batch file
@@ -32,3 +35,9 @@ LAYOUTS = PYTHON, BINARY, MATLAB = (  # in order of preference
     _layout("matlab", "mat", ".mat", "70270af85842c9e89bb428ec9976c926"),
 )
 LAYOUT_OF = {name: layout for layout in LAYOUTS for name in layout.batch_files}
+
+
+def fetched(cache: Path) -> list[Path]:
+    """Return the archives that `klcli data fetch` has put into the cache, the one fetched last first."""
+    archives = filter(exists, (cache / layout.archive for layout in LAYOUTS))
+    return sorted(archives, key=lambda path: path.stat().st_mtime, reverse=True)
