@@ -186,7 +186,8 @@ def _dask_client(address: str) -> Any:
 
     def connected() -> Any:
         async def answer() -> None:
-            comm = await distributed.comm.core.connect(address, timeout=ANSWER_SECONDS)  # type: ignore[no-untyped-call]
+            own: Any = distributed.Security().get_connection_args("client")  # type: ignore[no-untyped-call]  # for tls
+            comm = await distributed.comm.core.connect(address, ANSWER_SECONDS, **own)  # type: ignore[no-untyped-call]
             await comm.close()
 
         asyncio.run(asyncio.wait_for(answer(), ANSWER_SECONDS))  # a Client that fails to connect can hang later
@@ -204,7 +205,8 @@ def _dask_client(address: str) -> Any:
     except ConfigError:
         raise
     except Exception as error:  # another program may answer anything, to which Dask may react in any way
-        reason = str(error) if isinstance(error, OSError | ImportError) else "another program does"
+        is_clear = isinstance(error, OSError | ImportError) or url.scheme == "tls"  # which asks for a certificate
+        reason = str(error) if is_clear else "another program does"
         raise ConfigError(f"{refused} ({reason or f'nothing in {ANSWER_SECONDS} s'}), {cure}") from error
 
 

@@ -7,6 +7,7 @@ import pickle
 import random
 import re
 import shlex
+import shutil
 import signal
 import socket
 import struct
@@ -542,6 +543,26 @@ def test_a_scheduler_without_workers_is_named(monkeypatch: pytest.MonkeyPatch) -
         pytest.raises(ConfigError, match=r"has no worker.*dask worker tcp://"),
     ):
         trained([], jobs=1, address=empty.scheduler_address)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes the certificate")
+def test_a_scheduler_with_encryption_trains(tasks: Tasks, tmp_path: Path) -> None:
+    """With the certificate that the settings of Dask name, as for any client of Dask."""
+    distributed, dask = pytest.importorskip("distributed"), pytest.importorskip("dask")
+    key, cert = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    subprocess.run([*command, "-keyout", key, "-out", cert], capture_output=True, check=True)
+    names = {f"{role}.{name}": path for role in ("scheduler", "worker", "client")
+             for name, path in (("key", key), ("cert", cert))}  # fmt: skip
+    settings = {f"distributed.comm.tls.{name}": path for name, path in {**names, "ca-file": cert}.items()}
+    where = {"n_workers": 1, "processes": False, "dashboard_address": ":0", "protocol": "tls"}
+    with dask.config.set(settings), distributed.LocalCluster(**where, security=distributed.Security()) as cluster:
+        address = cluster.scheduler_address
+        assert address.startswith("tls://")
+        assert len(trained(tasks(updates=2), jobs=1, address=address)) == 2
+        with dask.config.set({"distributed.comm.tls.ca-file": None}), pytest.raises(ConfigError, match="configuration"):
+            trained([], jobs=1, address=address)
 
 
 def test_dask_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
