@@ -171,16 +171,25 @@ def unheld(path: Path | None) -> Iterator[bool | None]:
         yield is_free
 
 
+def system_temporary() -> Path:
+    """Return the system's folder for temporary files. Raises StoreError if there is none that can be written."""
+    from tempfile import gettempdir  # takes 5 ms
+
+    try:
+        return Path(gettempdir())
+    except FileNotFoundError as error:
+        cure = "free some space, or name a folder that can be written in the environment variable TMPDIR"
+        raise StoreError(f"{error.strerror}, {cure}") from error
+
+
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
     """Yield a new folder, which is removed after the block, at the latest when the process ends, also by a signal.
 
     Those of processes that were killed are removed first.
     """
-    from tempfile import gettempdir  # takes 5 ms
-
-    _remove_abandoned(Path(gettempdir()))
-    folder = Path(gettempdir()) / f"klcli-{secrets.token_hex(8)}"
+    _remove_abandoned(system_temporary())
+    folder = system_temporary() / f"klcli-{secrets.token_hex(8)}"
 
     def remove() -> None:
         ended = folder

@@ -1,5 +1,6 @@
 """Files that are written as a whole or not at all."""
 
+import errno
 import os
 import signal
 import socket
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from klcli.data.cifar10.prepared import cache_folder
 from klcli.errors import StoreError
-from klcli.files import irregular, make_folder, replacing, replacing_all, require_file_name
+from klcli.files import irregular, make_folder, replacing, replacing_all, require_file_name, temporary_folder
 from klcli.store.checkpoints import write_atomically
 
 
@@ -37,6 +39,19 @@ def test_a_drive_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Path, "mkdir", lambda self, **how: (_ for _ in ()).throw(FileNotFoundError(2, str(self))))
     with pytest.raises(FileNotFoundError, match="/nowhere"):
         make_folder(Path("/nowhere/results"))
+
+
+@pytest.mark.parametrize("user", [lambda: temporary_folder().__enter__(), cache_folder])
+def test_the_cure_is_named_where_no_temporary_folder_can_be_written(
+    user: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk, or in a container whose folders are all read-only."""
+    monkeypatch.setattr("os.open", lambda path, *how: (_ for _ in ()).throw(OSError(errno.ENOSPC, os.strerror(28))))
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: Path("~"))  # as without a home folder
+    monkeypatch.delenv("KLCLI_CACHE", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with pytest.raises(StoreError, match=r"^No usable temporary directory found in .*'/tmp'.* TMPDIR$"):
+        user()
 
 
 WRITES_FOR_EVER = """

@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import platformdirs
 from klcli.data.cifar10 import layouts
 from klcli.data.dataset import BUILT_IN, CLASSES, PIXELS, Dataset, content_sha256
 from klcli.errors import DataError
-from klcli.files import hold, open_regular, remove_leftovers, replacing
+from klcli.files import hold, open_regular, remove_leftovers, replacing, system_temporary
 from klcli.settings.split_config import FILES
 from klcli.text import path_of, path_text, user_path
 
@@ -36,7 +35,7 @@ def cache_folder() -> Path:
         folder = platformdirs.user_cache_path("klcli")
         if folder.is_absolute():
             return folder
-    return Path(tempfile.gettempdir()) / f"klcli-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
+    return system_temporary() / f"klcli-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
 
 
 def folder() -> Path:
