@@ -9,11 +9,13 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
+import klcli
 from klcli.errors import ConfigError, KlcliError
 from klcli.termination import TERMINAL_SIGNALS, kept_from_children
 
@@ -145,9 +147,11 @@ def open_executor(
 ) -> Iterator[Executor]:
     """Yield an executor: Dask at `address`, else processes, else this process (for one worker, or with a warning).
 
-    Raises ConfigError if no Dask scheduler with a worker answers.
+    Raises ConfigError if no Dask scheduler with a worker answers, or if these have another klcli or none.
     """
     with nullcontext() if address is None else _dask_client(address) as client:
+        if client:
+            _require_klcli(client, f"--executor {address}")
         # Not pure: otherwise Dask runs two tasks with equal arguments only once.
         executor: Executor = client.get_executor(pure=False) if client is not None else ThreadPoolExecutor(1)
         if not client and min(jobs, tasks) > 1:
@@ -208,6 +212,19 @@ def _dask_client(address: str) -> Any:
         is_clear = isinstance(error, OSError | ImportError) or url.scheme == "tls"  # which asks for a certificate
         reason = str(error) if is_clear else "another program does"
         raise ConfigError(f"{refused} ({reason or f'nothing in {ANSWER_SECONDS} s'}), {cure}") from error
+
+
+def _require_klcli(client: Any, option: str) -> None:
+    """Raise ConfigError for another klcli: workers that cannot read a task end, and a study would wait for others."""
+    version = klcli.__version__
+    probe = f"import klcli\nif klcli.__version__ != {version!r}: raise ImportError(f'klcli {{klcli.__version__}}')"
+    try:
+        with suppress(OSError):  # one answers too late, or has just ended
+            for run in (client.run_on_scheduler, client.run):
+                _within(ANSWER_SECONDS, partial(run, exec, probe))
+    except ImportError as error:
+        differs = f"{error} on its scheduler or a worker, klcli {version} here: install the same on both"
+        raise ConfigError(f"{option}: {differs}") from None
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:

@@ -22,9 +22,10 @@ from typing import Any
 
 import psutil
 import pytest
-from dask_cluster import Cluster
+from dask_cluster import Cluster, cluster
 from light import LIGHT
 
+import klcli
 from klcli.errors import ConfigError, DataError
 from klcli.studies import executors
 from klcli.studies.execution import ImagesReference, StackOutcome, StackTask, WorkerChannel, execute, train_stack
@@ -535,6 +536,32 @@ def test_a_study_without_shared_memory(mount: str, tmp_path: Path, shared_cache:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("content", "everywhere", "found"),
+    [("__version__ = '0.0.1'", True, "klcli 0.0.1 "), ("raise ModuleNotFoundError('No klcli')", False, "No klcli ")],
+)
+def test_a_cluster_without_this_klcli_is_named(
+    tasks: Tasks, tmp_path: Path, content: str, everywhere: bool, found: str
+) -> None:
+    """A worker cannot read its first task, and ends: the study would wait for another one without end."""
+    folder = tmp_path / "installed"
+    folder.mkdir()
+    (folder / "klcli.py").write_text(content)
+    (tmp_path / "install.py").write_text(f"import sys; sys.path.insert(0, {str(folder)!r})")
+    how = (
+        {"PYTHONPATH": str(folder)}
+        if everywhere
+        else {"DASK_DISTRIBUTED__WORKER__PRELOAD": str([str(tmp_path / "install.py")])}
+    )
+    with cluster(tmp_path, os.environ | how, workers=1) as other, pytest.raises(ConfigError) as error:
+        trained(tasks(), jobs=1, address=other.address)
+    where = "on its scheduler or a worker"
+    assert str(error.value).startswith(
+        f"--executor {other.address}: {found}{where}, klcli {klcli.__version__} here: install"
+    )
+
+
+@pytest.mark.slow
 def test_a_scheduler_without_workers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = pytest.importorskip("distributed")
     monkeypatch.setattr(executors, "ANSWER_SECONDS", 1)
@@ -557,8 +584,8 @@ def test_a_scheduler_with_encryption_trains(tasks: Tasks, tmp_path: Path) -> Non
              for name, path in (("key", key), ("cert", cert))}  # fmt: skip
     settings = {f"distributed.comm.tls.{name}": path for name, path in {**names, "ca-file": cert}.items()}
     where = {"n_workers": 1, "processes": False, "dashboard_address": ":0", "protocol": "tls"}
-    with dask.config.set(settings), distributed.LocalCluster(**where, security=distributed.Security()) as cluster:
-        address = cluster.scheduler_address
+    with dask.config.set(settings), distributed.LocalCluster(**where, security=distributed.Security()) as one:
+        address = one.scheduler_address
         assert address.startswith("tls://")
         assert len(trained(tasks(updates=2), jobs=1, address=address)) == 2
         with dask.config.set({"distributed.comm.tls.ca-file": None}), pytest.raises(ConfigError, match="configuration"):
