@@ -251,12 +251,14 @@ def execute(
                         raise WorkersLost("the Dask scheduler has ended or has dropped this study") from error
                     except Exception as error:
                         # All other errors are those of the task. KilledWorker is of Dask, which may not be installed.
-                        if not isinstance(error, BrokenExecutor) and type(error).__name__ != "KilledWorker":
+                        is_dask = type(error).__name__ == "KilledWorker"
+                        if not isinstance(error, BrokenExecutor) and not is_dask:
                             raise
                         if attempts[index] == ATTEMPTS:
                             died = f"{ATTEMPTS} workers died one after the other while they trained the same"
-                            cure = "try fewer --jobs if the memory is too small"
-                            raise WorkersLost(f"{died} {len(tasks[index].configs)} networks, {cure}") from error
+                            cure = f"give {'`dask worker` fewer --nthreads' if is_dask else 'fewer --jobs'}"
+                            words = f"{len(tasks[index].configs)} networks, {cure} if the memory is too small"
+                            raise WorkersLost(f"{died} {words}") from error
                         waiting.append(index)
                     else:
                         tasks[index] = replace(tasks[index], snapshot=None)  # as large as a checkpoint

@@ -230,10 +230,13 @@ def test_the_stack_of_a_dead_worker_is_trained_again(tasks: Tasks, dead: Excepti
     assert executor.submitted == [(0, 1, 2, 3), (4, 5, 6, 7), (0, 1, 2, 3), (0, 1, 2, 3)]
 
 
-@pytest.mark.parametrize("dead", DEAD, ids=["processes", "Dask"])
-def test_the_third_death_over_a_stack_ends_the_study(tasks: Tasks, dead: Exception) -> None:
+CURES = ["fewer --jobs", "`dask worker` fewer --nthreads"]
+
+
+@pytest.mark.parametrize(("dead", "cure"), [*zip(DEAD, CURES, strict=True)], ids=["processes", "Dask"])
+def test_the_third_death_over_a_stack_ends_the_study(tasks: Tasks, dead: Exception, cure: str) -> None:
     executor = FailingExecutor(*[dead] * ATTEMPTS)
-    with pytest.raises(WorkersLost, match=r"3 workers died.*memory") as error:
+    with pytest.raises(WorkersLost, match=rf"3 workers died.* networks, give {cure}.*memory") as error:
         list(execute(tasks()[:1], executor))
     assert "\n" not in str(error.value)
     assert len(executor.submitted) == 3
