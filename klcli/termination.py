@@ -29,7 +29,7 @@ _replaced: dict[int, Callable[[int, FrameType | None], object] | int | None] = {
 _received: list[int] = []  # signals that were deferred
 _actions: list[Callable[[], str | None]] = []  # of `at_the_end`
 # Held in a short block, which thus runs before the actions of `at_the_end` or never; taken by whoever ends the process.
-before_the_end = threading.Lock()
+before_the_end = threading.RLock()  # a handler may end the process inside the block
 
 
 def obey() -> None:

@@ -354,6 +354,28 @@ def test_the_second_signal_of_a_training_meets_the_handler_of_the_program(lab: L
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="a process ends itself by a signal on POSIX alone")
+def test_a_second_signal_ends_a_program_that_just_makes_a_file(tmp_path: Path) -> None:
+    """It waited without end for itself to have made it, and could only be killed."""
+    script = f"""
+import signal
+from pathlib import Path
+from klcli import Lab, SplitConfig, TrainConfig
+touch = Path.touch
+def interrupted_touch(path):
+    touch(path)
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+def begin(one):
+    Path.touch = interrupted_touch
+Lab({str(tmp_path / "lab.db")!r}, data="synthetic").train({SMALL!r}, on_evaluation=begin)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "klcli: terminated\n")
+    assert [path for path in tmp_path.rglob(".*") if path.is_file()] == []
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="a handler of the C library, which has another name there")
 def test_a_signal_handler_of_a_program_that_embeds_python_stays(tmp_path: Path) -> None:
     """Python knows that there is a handler set in C, as None, but cannot put it back."""
