@@ -64,6 +64,8 @@ def test_the_reports_are_listed(here: Klcli, refused: Refused) -> None:
     assert document["reports"][3]["date"] == "May 2024"
     assert [row[0] for row in cells(here("reproduce", "--list", "a3-2024"))] == ["a3-2024"]
     refused(here("reproduce", "--list", "a4-2024"), 2, "report 'a4-2024': choose one of a2-2019")
+    of_rows = json.loads(here("reproduce", "--list", "a3-2024", "--only", "T2", "--json").stdout)["reports"]
+    assert [(one["report"], one["rows"], one["numbers"]) for one in of_rows] == [("003", 4, 4)]  # T2a to T2d
 
 
 def test_all_reports_are_checked(here: Klcli) -> None:

@@ -45,9 +45,9 @@ def reproduce(
         from klcli.report.tables.formats import exact_rows
         from klcli.report.tables.reproductions import list_table
 
-        listed = list_table([*map(open_report, each_named(names or [ALL]))], invocation.repeats)
-        invocation.result(listed)
-        invocation.document("reproduce", {"reports": [*exact_rows(listed)]})
+        table = list_table([open_report(n).only(settings.only) for n in each_named(names or [ALL])], invocation.repeats)
+        invocation.result(table)
+        invocation.document("reproduce", {"reports": [*exact_rows(table)]})
         return
 
     if check:
