@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from klcli.settings.run_names import ranges_words, runs_words
-from klcli.settings.sameness import SETTINGS, not_default, settings_and_seeds, without_seeds
+from klcli.settings.sameness import SETTINGS, not_default, settings_and_seeds
 from klcli.settings.setting import value_of
 from klcli.settings.split_config import SplitConfig, listed
 from klcli.settings.train_config import CYCLIC, TRANSDUCTIVE, TrainConfig
