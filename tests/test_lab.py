@@ -420,11 +420,11 @@ def test_a_process_that_a_callback_forks_can_be_terminated(lab: Lab) -> None:
 
     def fork(_: object) -> None:
         begun = context.Event()
-        child = context.Process(target=lambda: (begun.set(), time.sleep(20)))
+        child = context.Process(target=lambda: (begun.set(), time.sleep(100)))
         child.start()
-        begun.wait(10)
+        begun.wait(60)
         child.terminate()
-        child.join(10)
+        child.join(60)
         codes.append(child.exitcode)
 
     assert lab.train(replace(SMALL, cycles=1), on_evaluation=fork).state == "complete"
@@ -926,10 +926,10 @@ def test_a_process_without_a_handler_ends_once_its_run_is_recorded(tmp_path: Pat
         time.sleep(0.05)
     ending = threading.Thread(target=pool.terminate if pool else process.terminate, daemon=True)
     ending.start()
-    process.join(20)
+    process.join(60)
     code = process.exitcode
     process.kill()
-    ending.join(20)
+    ending.join(60)
     assert (code, ending.is_alive(), [*tmp_path.glob("went*")]) == (-signal.SIGTERM, False, [])
     [run] = Lab(tmp_path / "lab.db").store.runs.where("1")
     assert (run.state, run.error) == ("interrupted", "terminated")

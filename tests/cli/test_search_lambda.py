@@ -237,7 +237,7 @@ def test_wrong_usage_is_one_line_that_names_the_value(
 @pytest.mark.slow
 def test_a_scheduler_that_does_not_answer_leaves_no_trace(klcli: Klcli, refused: Refused, rows: Rows) -> None:
     """As a process, because Dask's own threads and messages only show there."""
-    done = klcli("search-lambda", *TINY, "--quiet", "--executor", "tcp://127.0.0.1:9", timeout=40)
+    done = klcli("search-lambda", *TINY, "--quiet", "--executor", "tcp://127.0.0.1:9", timeout=60)
     refused(done, 2, "--executor tcp://127.0.0.1:9", "no Dask scheduler answers")
     assert rows("studies") == []
 

@@ -78,6 +78,7 @@ def test_a_run_is_running_until_its_process_is_killed(trainer: Trainer, tmp_path
     assert list((tmp_path / "locks").iterdir()) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="this system keeps no dead process to be waited for")
 def test_a_dead_process_that_nobody_has_waited_for_is_dead(trainer: Trainer, tmp_path: Path) -> None:
     process = trainer()
     process.kill()
@@ -116,7 +117,7 @@ def test_a_process_in_another_container_is_alive_until_it_ends(
     process = trainer(*prefix)
     assert state(tmp_path / "klcli.db") == "running"
     end(process)
-    end_of_patience = time.monotonic() + 30  # the process inside ends after the one outside
+    end_of_patience = time.monotonic() + 60  # the process inside ends after the one outside
     while state(tmp_path / "klcli.db") == "running" and time.monotonic() < end_of_patience:
         time.sleep(0.05)
     assert state(tmp_path / "klcli.db") == "interrupted"
