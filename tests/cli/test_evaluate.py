@@ -62,6 +62,7 @@ def test_the_title_names_the_images_of_every_run(here: Klcli, trained: Path) -> 
     assert " on synthetic and cifar10, subset" in succeeded(here("evaluate", "1", "2", "3")).stdout
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_an_ensemble_and_where_it_is_shown(here: Klcli, trained: Path, rows: Rows) -> None:
     done = succeeded(here("evaluate", "2", "3", "--ensemble"))
     [row] = rows("evaluations")
