@@ -18,6 +18,8 @@ from klcli.evaluation.metrics import log_probabilities
 from klcli.procedures.run_lookup import trained_networks
 from klcli.training.result import EpochMetrics
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 
 def test_the_last_run_as_it_was_trained(here: Klcli, trained: Path, rows: Rows) -> None:
     done = succeeded(here("evaluate", "last"))
@@ -62,7 +64,6 @@ def test_the_title_names_the_images_of_every_run(here: Klcli, trained: Path) -> 
     assert " on synthetic and cifar10, subset" in succeeded(here("evaluate", "1", "2", "3")).stdout
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_an_ensemble_and_where_it_is_shown(here: Klcli, trained: Path, rows: Rows) -> None:
     done = succeeded(here("evaluate", "2", "3", "--ensemble"))
     [row] = rows("evaluations")

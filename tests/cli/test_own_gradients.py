@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command import Klcli, Refused
+from machine import set_machine
 from thinning import mostly_slow
 
 from klcli import Lab, TrainConfig
@@ -28,10 +29,11 @@ def folder(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("own")
     settings = CheckSettings(images=8, dims=10)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KLCLI_CACHE", str(shared_cache))
+        set_machine(patch, shared_cache)
+        lab = Lab(folder / "klcli.db", data="synthetic")
         for name, more in NETWORKS.items():
             config = TrainConfig(**{"hidden": (10, 10), "lam": 0.1} | more)
-            Lab(folder / "klcli.db", data="synthetic").export_gradients(folder / f"{name}.npz", config, settings)
+            lab.export_gradients(folder / f"{name}.npz", config, settings)
     return folder
 
 
@@ -246,7 +248,7 @@ def test_a_small_mistake_in_float64_is_no_rounding_of_float32(folder: Path, tmp_
     }
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", mostly_slow(NETWORKS, 2))
 @pytest.mark.parametrize("part", ["X", ""])
 def test_images_or_a_program_in_float32_are_named(part: str, network: str, folder: Path, tmp_path: Path) -> None:
     f, file = dict(np.load(folder / f"{network}.npz")), tmp_path / "rounded.npz"

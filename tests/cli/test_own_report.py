@@ -14,6 +14,8 @@ from klcli import Lab, SplitConfig, TrainConfig
 from klcli.settings.procedures import CheckSettings
 from tests.published.documentation import example
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 LOOK = ("--data", "synthetic", "--subset", "200", "--quick", "--jobs", "1")
 
 # Other widths than those of the course, two tables, one figure.
@@ -130,7 +132,6 @@ def test_the_check_and_the_run_count_the_same_updates(here: Klcli, report: Path,
     assert sum(map(int, re.findall(r"stacks?, (\d+) updates", done.stderr))) == updates
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_from_the_check_to_the_page(here: Klcli, rows: Rows, report: Path, tmp_path: Path) -> None:
     checked = here("reproduce", "--check", report.name)
     assert checked.returncode == 0
@@ -162,7 +163,6 @@ def test_from_the_check_to_the_page(here: Klcli, rows: Rows, report: Path, tmp_p
     assert [line.rstrip() for line in shown.stdout.splitlines() if " 12-T" in line] == table
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_a_report_on_a_part_of_the_images_is_compared_in_every_view(here: Klcli, report: Path) -> None:
     """Two experiments on other numbers of images; the option --subset instead makes any report incomparable."""
     text = REPORT.replace("step_epochs = 1", "step_epochs = 1\nsplit = { subset = 200 }")

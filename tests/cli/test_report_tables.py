@@ -405,7 +405,7 @@ def test_the_runs_that_means_over_seeds_lack_because_they_diverged_are_named(
     assert "Not included: run 2 (diverged)." in (trained / "page.html").read_text()
 
 
-@pytest.mark.parametrize("schedule", ["cyclical", "range"])
+@pytest.mark.parametrize("schedule", mostly_slow(["cyclical", "range"], 2))
 def test_each_picture_of_an_unfinished_run_says_so(here: Klcli, tmp_path: Path, schedule: str) -> None:
     def interrupt(one: EpochMetrics) -> None:
         if one.epoch == 2:
