@@ -1,4 +1,4 @@
-"""`klcli report`, as a process: ranking, separate data sets, and the messages for an empty database."""
+"""`klcli report`: ranking, separate data sets, and the messages for an empty database."""
 
 import json
 from pathlib import Path

@@ -46,6 +46,7 @@ def matrix(filled: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("args", VIEWS, ids=" ".join)
 def test_every_format_shows_the_view_that_was_asked_for(here: Klcli, matrix: Path, args: tuple[str, ...]) -> None:
     word, rows = VIEWS[args]

@@ -233,6 +233,7 @@ def test_images_divided_differently_are_not_ranked_together(here: Klcli, trained
     assert sorted(numbers(here("report", "--list", "--sort", "test", "--format", "csv"))) == [2, 3]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_gradient_check_has_every_format(here: Klcli, trained: Path, rows: Rows) -> None:
     assert here("gradcheck", "--hidden", "5", "--data", "synthetic").returncode == 0
     table = list(csv.DictReader(io.StringIO(here("report", "--gradchecks", "--format", "csv").stdout)))
@@ -245,6 +246,7 @@ def test_a_gradient_check_has_every_format(here: Klcli, trained: Path, rows: Row
         assert "PASS" in text
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_study_has_at_most_as_many_rows_as_asked_for(here: Klcli, tmp_path: Path) -> None:
     search = ("search-lambda", "--values", "0.1", "0.01", "0.001", "--subset", "200", "--epochs", "0", "--jobs", "1")
     assert here(*search, "--data", "synthetic").returncode == 0
