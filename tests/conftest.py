@@ -27,6 +27,8 @@ from klcli.data.dataset import Dataset
 # Compiled once for all processes of all tests, wherever the cache of a test is.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(compiled.code_folder()))
 
+os.environ |= dict.fromkeys(("no_proxy", "NO_PROXY"), "*")  # the servers of the tests are on this machine
+
 if hasattr(signal, "SIGHUP"):  # `nohup` has it ignored, also in the processes of the tests that send it
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

@@ -82,7 +82,7 @@ def cluster(folder: Path, environment: Mapping[str, str], workers: int = 2) -> I
 
 
 def _address(note: Path) -> str:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with suppress(OSError, ValueError):
             return str(json.loads(note.read_text())["address"])
@@ -93,5 +93,5 @@ def _address(note: Path) -> str:
 def _wait_for_workers(address: str, workers: int) -> None:
     from distributed import Client
 
-    with Client(address, timeout=30) as client:
+    with Client(address, timeout=60) as client:
         client.wait_for_workers(workers, timeout=60)

@@ -53,8 +53,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 @pytest.fixture
 def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts are made and written without a pixel: four fifths of a small training were matplotlib's."""
+    stop_drawing(monkeypatch)
+
+
+def stop_drawing(patch: pytest.MonkeyPatch) -> None:
     for made_by in ("figure.draw", "networks.to_bytes"):
-        monkeypatch.setattr(f"klcli.report.plots.{made_by}", lambda chart, *form: b"\x89PNG not rendered" + bytes(1000))
+        patch.setattr(f"klcli.report.plots.{made_by}", lambda chart, *form: b"\x89PNG not rendered" + bytes(1000))
 
 
 @pytest.fixture(scope="session")
@@ -80,11 +84,13 @@ def rows(tmp_path: Path) -> Rows:
 
 @pytest.fixture(scope="session")
 def fill(shared_cache: Path) -> Filled:
-    """Run commands in one folder, in this process; returns their exit codes."""
+    """Run commands in one folder, in this process, by default `unrendered`; returns their exit codes."""
 
-    def run(folder: Path, commands: Sequence[Sequence[str]]) -> list[Any]:
+    def run(folder: Path, commands: Sequence[Sequence[str]], drawn: bool = False) -> list[Any]:
         codes = []
         with pytest.MonkeyPatch.context() as patch:
+            if not drawn:
+                stop_drawing(patch)
             patch.chdir(folder)
             set_machine(patch, shared_cache)
             for command in commands:

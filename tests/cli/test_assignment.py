@@ -151,7 +151,7 @@ def done(fill: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which the whole assignment was called, after `klcli train` had trained one of its networks."""
     folder = tmp_path_factory.mktemp("assignment")
     first = ("train", *FEW[:4], "--step-epochs", "0.25", "--bn", "--hidden", "50", "50")
-    assert fill(folder, [first, ("assignment", *FEW)]) == [0, 0]
+    assert fill(folder, [first, ("assignment", *FEW)], drawn=True) == [0, 0]
     return folder
 
 

@@ -63,7 +63,7 @@ def plain(fill: Callable[..., list[int]], three_runs: Path, tmp_path_factory: py
     """The picture where nobody has settings."""
     folder = tmp_path_factory.mktemp("plain")
     shutil.copytree(three_runs, folder / "results")
-    assert fill(folder, [(*DRAW, "plain.png")]) == [0]
+    assert fill(folder, [(*DRAW, "plain.png")], drawn=True) == [0]
     return (folder / "plain.png").read_bytes()
 
 

@@ -18,6 +18,8 @@ from klcli.evaluation.metrics import log_probabilities
 from klcli.procedures.run_lookup import trained_networks
 from klcli.training.result import EpochMetrics
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 
 def test_the_last_run_as_it_was_trained(here: Klcli, trained: Path, rows: Rows) -> None:
     done = succeeded(here("evaluate", "last"))

@@ -13,6 +13,7 @@ from klcli.store.store import Store
 TINY = ("train", "--data", "synthetic", "--subset", "1000", "--hidden", "20", "--lr-range-test", "--batch-size", "20")
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_range_test_is_a_run_that_never_saw_the_test_images(here: Klcli, rows: Rows, tmp_path: Path) -> None:
     done = succeeded(here(*TINY, "--bn", "--evaluations-per-cycle", "10"))
     [run] = rows("runs")

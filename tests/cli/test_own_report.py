@@ -14,6 +14,8 @@ from klcli import Lab, SplitConfig, TrainConfig
 from klcli.settings.procedures import CheckSettings
 from tests.published.documentation import example
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 LOOK = ("--data", "synthetic", "--subset", "200", "--quick", "--jobs", "1")
 
 # Other widths than those of the course, two tables, one figure.

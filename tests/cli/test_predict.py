@@ -97,6 +97,7 @@ def test_whitening_activation_and_views_are_those_of_the_training(
     assert "mean over flips and shifts by 2, test accuracy" in here("predict", "one.png", "--run", "last").stdout
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_pictures_are_standardised_as_the_training_images(here: Klcli, trained: Path, images: np.ndarray) -> None:
     tiny = ("--data", "synthetic", "--subset", "200", "--epochs", "1", "--hidden", "20", "--bn")
     assert here("train", *tiny, "--standardise", "image").returncode == 0

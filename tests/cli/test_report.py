@@ -1,4 +1,4 @@
-"""`klcli report`, as a process: ranking, separate data sets, and the messages for an empty database."""
+"""`klcli report`: ranking, separate data sets, and the messages for an empty database."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_a_database_of_a_gradient_check_has_no_images_to_choose_from(here: Klcli
     assert "Gradient check" in Path("page.html").read_text()
 
 
-def test_the_best_run_comes_first(klcli: Klcli, trained: Path, rows: Rows) -> None:
+def test_the_best_run_comes_first(klcli: Klcli, here: Klcli, trained: Path, rows: Rows) -> None:
     done = klcli("report", "--best", "2")
     assert done.returncode == 0
     assert done.stderr == ""
@@ -43,7 +43,7 @@ def test_the_best_run_comes_first(klcli: Klcli, trained: Path, rows: Rows) -> No
         for value in (f"{run['lambda']:.4g}", f"{run['validation_accuracy']:.4f}", f"{run['test_accuracy']:.4f}"):
             assert value in line
 
-    document = json.loads(klcli("report", "--best", "2", "--json").stdout)
+    document = json.loads(here("report", "--best", "2", "--json").stdout)
     assert [run["id"] for run in document["runs"]] == [run["id"] for run in expected]
     assert document["dataset"] == "synthetic"
     assert document["runs"][0]["config"]["batch_norm"] is True

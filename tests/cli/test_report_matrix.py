@@ -46,6 +46,7 @@ def matrix(filled: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("args", VIEWS, ids=" ".join)
 def test_every_format_shows_the_view_that_was_asked_for(here: Klcli, matrix: Path, args: tuple[str, ...]) -> None:
     word, rows = VIEWS[args]
@@ -221,6 +222,7 @@ def test_a_run_whose_settings_cannot_be_read_does_not_hide_the_others(here: Klcl
     assert here("report", "--run", "1").returncode == 0
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_quick_trials_come_after_the_runs_on_all_images(here: Klcli, trained: Path) -> None:
     # Run 1 on all images, with the lowest accuracy; runs 2 and 3, the newer and better ones, stay on a subset.
     whole = "config = json_remove(config, '$.split.subset')"
@@ -246,6 +248,7 @@ def test_the_synthetic_set_comes_after_cifar10(here: Klcli, trained: Path) -> No
     assert best.splitlines()[0].startswith("Run 1"), best
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_subset_is_named_in_every_title(here: Klcli, matrix: Path) -> None:
     for args in ((), ("--list",), ("--run", "1"), ("--study", "1"), ("--study", "2"), ("--group-by", "bn")):
         title = here("report", *args).stdout.splitlines()[0]

@@ -11,6 +11,7 @@ from subprocess import CompletedProcess
 
 import pytest
 from command import Klcli, Refused, Rows, change, read, succeeded
+from thinning import mostly_slow
 
 from klcli.errors import Interrupted
 from klcli.lab import Lab
@@ -232,6 +233,7 @@ def test_images_divided_differently_are_not_ranked_together(here: Klcli, trained
     assert sorted(numbers(here("report", "--list", "--sort", "test", "--format", "csv"))) == [2, 3]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_gradient_check_has_every_format(here: Klcli, trained: Path, rows: Rows) -> None:
     assert here("gradcheck", "--hidden", "5", "--data", "synthetic").returncode == 0
     table = list(csv.DictReader(io.StringIO(here("report", "--gradchecks", "--format", "csv").stdout)))
@@ -244,6 +246,7 @@ def test_a_gradient_check_has_every_format(here: Klcli, trained: Path, rows: Row
         assert "PASS" in text
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_study_has_at_most_as_many_rows_as_asked_for(here: Klcli, tmp_path: Path) -> None:
     search = ("search-lambda", "--values", "0.1", "0.01", "0.001", "--subset", "200", "--epochs", "0", "--jobs", "1")
     assert here(*search, "--data", "synthetic").returncode == 0
@@ -319,11 +322,14 @@ def test_formats_for_programs_have_the_number_of_every_run_of_a_group(here: Klcl
      ["--run", "1", "--plot", "curves", "rate"], ["--run", "1", "3", "--plot", "curves"],
      ["--run", "1", "2", "3", "--plot", "curves"]],
 )  # fmt: skip
-def test_runs_that_did_not_complete_break_nothing(here: Klcli, mixed: Path, args: list[str]) -> None:
+def test_runs_that_did_not_complete_break_nothing(
+    here: Klcli, mixed: Path, request: pytest.FixtureRequest, args: list[str]
+) -> None:
     for form in ("table", "markdown", "latex", "csv", "json"):
         succeeded(here("report", *args, "--format", form))
         if "--plot" in args:
             break
+    request.getfixturevalue("unrendered")  # --json has the same pictures
     assert here("report", *args, "--json").returncode == 0
 
 
@@ -347,14 +353,14 @@ def test_pictures_are_written_under_names_that_sort(here: Klcli, trained: Path) 
     assert (trained / "c.svg").read_bytes() == first
 
 
-def test_a_confusion_has_the_accuracy_of_the_run(here: Klcli, rows: Rows) -> None:
+@pytest.mark.parametrize("split", mostly_slow(["test", "validation", "train"], 3))
+def test_a_confusion_has_the_accuracy_of_the_run(here: Klcli, rows: Rows, split: str) -> None:
     training = ["train", "--hidden", "8", "--bn", "--bn-statistics", "batch", "--bn-momentum", "0.99", "--epochs", "1"]
     assert here(*training, "--data", "synthetic", "--subset", "500").returncode == 0
     [run] = rows("runs")
-    for split in ("train", "validation", "test"):
-        assert here("report", "--plot", "confusion", "--split", split, "--to", "c.svg").returncode == 0
-        caption = " ".join(re.findall("<!-- (.*?) -->", Path("c.svg").read_text()))
-        assert f"{split} images, accuracy {run[f'{split}_accuracy']:.4f}" in caption
+    assert here("report", "--plot", "confusion", "--split", split, "--to", "c.svg").returncode == 0
+    caption = " ".join(re.findall("<!-- (.*?) -->", Path("c.svg").read_text()))
+    assert f"{split} images, accuracy {run[f'{split}_accuracy']:.4f}" in caption
 
 
 @pytest.mark.parametrize("args", [["--list"], ["--group-by", "bn"], ["--html", "x.html"]])
@@ -401,7 +407,7 @@ def test_the_runs_that_means_over_seeds_lack_because_they_diverged_are_named(
     assert "Not included: run 2 (diverged)." in (trained / "page.html").read_text()
 
 
-@pytest.mark.parametrize("schedule", ["cyclical", "range"])
+@pytest.mark.parametrize("schedule", mostly_slow(["cyclical", "range"], 2))
 def test_each_picture_of_an_unfinished_run_says_so(here: Klcli, tmp_path: Path, schedule: str) -> None:
     def interrupt(one: EpochMetrics) -> None:
         if one.epoch == 2:

@@ -74,6 +74,7 @@ def test_all_reports_are_checked(here: Klcli) -> None:
     assert names == ["a2-2019", "a3-2021", "a3-2022", "a3-2024", "a3-bonus-2022"]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_rows_beside_ours(here: Klcli, rows: Rows, tmp_path: Path) -> None:
     done = succeeded(here(*FEW, "--markdown", "page.md"))
     lines = cells(done)
@@ -219,6 +220,7 @@ def test_a_confusion_has_the_statistics_that_its_caption_names(here: Klcli, rows
     assert f"accuracy {run['test_accuracy']:.4f}" in caption
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_report_runs_what_its_code_did(here: Klcli, rows: Rows) -> None:
     """Warm-started searches with the quirks of the code, and beside them what the text says."""
     chain = ("reproduce", "a2-2019", "--only", "S01", "S02", "F3", *LOOK)

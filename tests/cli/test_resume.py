@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -58,10 +59,18 @@ def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fcntl, "flock", refuse)
 
 
+@pytest.fixture(scope="module")
+def one_run(fill: Callable[..., list[int]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a database of one run."""
+    folder = tmp_path_factory.mktemp("one-run")
+    assert fill(folder, [(*TRAIN, "--epochs", "2")]) == [0]
+    return folder / "results"
+
+
 @pytest.fixture
-def interrupted(here: Klcli, change: Callable[..., None]) -> None:
+def interrupted(one_run: Path, tmp_path: Path, change: Callable[..., None]) -> None:
     """A database whose only run did not end."""
-    succeeded(here(*TRAIN, "--epochs", "2"))
+    shutil.copytree(one_run, tmp_path / "results")
     change(state="interrupted")
 
 

@@ -66,7 +66,8 @@ def test_coarse_fine_and_final_as_a_person_calls_them(klcli: Klcli, rows: Rows, 
         f"Final: lambda {runs[16]['lambda']:.6g}, 3 cycles, subset of 300 with 66 test images (study 3)" in done.stdout
     )
     assert f"{runs[16]['test_accuracy']:.4f}" in done.stdout
-    assert (tmp_path / "results/plots/study-000002-lambda.png").read_bytes()[:4] == b"\x89PNG"
+    for picture in ("study-000002-lambda", "study-000003-training"):
+        assert (tmp_path / f"results/plots/{picture}.png").read_bytes()[:4] == b"\x89PNG"
     assert "\x1b" not in done.stdout + done.stderr
 
 
@@ -237,7 +238,7 @@ def test_wrong_usage_is_one_line_that_names_the_value(
 @pytest.mark.slow
 def test_a_scheduler_that_does_not_answer_leaves_no_trace(klcli: Klcli, refused: Refused, rows: Rows) -> None:
     """As a process, because Dask's own threads and messages only show there."""
-    done = klcli("search-lambda", *TINY, "--quiet", "--executor", "tcp://127.0.0.1:9", timeout=40)
+    done = klcli("search-lambda", *TINY, "--quiet", "--executor", "tcp://127.0.0.1:9", timeout=60)
     refused(done, 2, "--executor tcp://127.0.0.1:9", "no Dask scheduler answers")
     assert rows("studies") == []
 

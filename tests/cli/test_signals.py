@@ -302,7 +302,7 @@ def test_signals_at_any_moment(start: Start, klcli: Klcli, tmp_path: Path, share
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signum)
                 time.sleep(rng.uniform(0, 0.02))
-            _, err = process.communicate(timeout=30)
+            _, err = process.communicate(timeout=60)
             assert process.returncode in (0, 128 + signum), (command, signum, err)
             assert "Traceback" not in err, (command, signum, err)
             assert "Warning" not in err, (command, signum, err)
@@ -346,7 +346,7 @@ def _ended(process: "subprocess.Popen[str]", signum: signal.Signals, seconds: fl
 
 
 def _wait_until(condition: Callable[[], object], process: "subprocess.Popen[str] | None" = None) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         assert process is None or process.poll() is None, process.communicate()[1]

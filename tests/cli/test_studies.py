@@ -170,7 +170,7 @@ def test_ctrl_c_keeps_finished_groups_and_prints_the_command_that_continues(
     wait_for_groups(process, 1)
     children, sent = processes_of(process.pid), time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does, to everybody
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert time.monotonic() - sent < 10
     assert process.returncode == 130
     assert out == ""
@@ -283,7 +283,7 @@ def test_a_study_in_the_hands_of_another_process_is_left_to_it(start: Start, lig
     assert f"process {process.pid}" in second.stderr
     assert {run["state"] for run in read(tmp_path, "SELECT state FROM runs")} == {"running"}
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 143
     assert "terminated: 0 runs of study 1 are complete" in err
 

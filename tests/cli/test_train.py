@@ -381,7 +381,7 @@ def test_a_training_of_centuries_is_refused(refused: Refused, tmp_path: Path, op
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     refused(done, 2, options.split()[1])

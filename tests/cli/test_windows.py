@@ -53,7 +53,7 @@ def test_the_laboratory_on_a_system_like_windows_gives_the_same_bits(tmp_path: P
         ("report", "--list"), ("predict", "*.png", "--run", "1"), ("runs", "check"), ("runs", "delete", "2", "--yes"),
     )  # fmt: skip
     words = [word for one in later for word in ("+", *one, *at)]
-    done = subprocess.run([*PROGRAM, *words], cwd=tmp_path, env=os.environ | own, check=False, timeout=40, **streams)  # type: ignore[call-overload]
+    done = subprocess.run([*PROGRAM, *words], cwd=tmp_path, env=os.environ | own, check=False, timeout=120, **streams)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "no processes beside this one" not in done.stderr

@@ -1,5 +1,7 @@
 """A small CIFAR-10 look-alike for each test, on a machine that holds no other images."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,11 +10,19 @@ from lookalike import ROWS, Cifar
 from klcli.data.cifar10 import layouts
 
 
+@pytest.fixture(scope="session")
+def written_once(tmp_path_factory: pytest.TempPathFactory) -> Cifar:
+    made = Cifar.written(tmp_path_factory.mktemp("lookalike") / "cifar")
+    for array in (made.pixels, made.labels):
+        array.flags.writeable = False
+    return made
+
+
 @pytest.fixture
-def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cifar:
+def cifar(written_once: Cifar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cifar:
     """A full set in every layout, as folders and as archives; a test may damage it."""
     monkeypatch.setattr(layouts, "ROWS", ROWS)
-    return Cifar.written(tmp_path / "cifar")
+    return replace(written_once, root=shutil.copytree(written_once.root, tmp_path / "cifar"))
 
 
 @pytest.fixture(autouse=True)

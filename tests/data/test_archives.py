@@ -91,7 +91,7 @@ def unknown_method() -> bytes:
     return bytes(content)
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("content", "named"),
     [

@@ -242,7 +242,7 @@ def test_no_file_and_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes and devices with names are POSIX's")
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 def test_pipes_and_devices_are_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     assert "this is a pipe" in refused(tmp_path / "pipe.png")

@@ -149,7 +149,7 @@ def test_a_place_with_two_names_is_named_once(put: Put, tmp_path: Path, monkeypa
     assert len(open_dataset(None).passed_over) == 1
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
 def test_the_search_is_not_stopped_by_what_is_no_file(put: Put, tmp_path: Path) -> None:
     data = tmp_path / "here" / "data"

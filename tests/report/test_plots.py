@@ -244,8 +244,7 @@ def test_the_caption_names_the_seeds_of_all_that_is_shown(seeds: list[int], word
 @pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 @pytest.mark.parametrize(("width", "columns"), mostly_slow([(8.0, 1), (16.0, 2)], 2))
 def test_a_picture_of_a_document_has_its_width_and_letters_of_9_points(width: float, columns: int) -> None:
-    chart, look = curves_of(trained(), epochs(50, 100)), Look(width, title=False)
-    content = draw(chart, "pdf", look)
+    content = draw(curves_of(trained(), epochs(50, 100)), "pdf", Look(width, title=False))
     [box] = re.findall(rb"/MediaBox \[ ([^]]*) ]", content)
     _, _, points_wide, points_high = map(float, box.split())
     assert points_wide == pytest.approx(width / 2.54 * 72)
@@ -253,7 +252,14 @@ def test_a_picture_of_a_document_has_its_width_and_letters_of_9_points(width: fl
     streams = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", content, re.DOTALL)
     texts = b" ".join(zlib.decompress(one) for one in streams if one[:1] == b"\x78")
     assert {float(size) for size in re.findall(rb"/F\d+(?:-\d+)? ([\d.]+) Tf", texts)} == {9}
-    inches = size_of_png(draw(chart, "png", look))[0] / 200
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
+@pytest.mark.parametrize("width", [8.0, 16.0])
+def test_a_picture_of_a_document_has_its_pixels_and_may_have_no_title(width: float) -> None:
+    chart = curves_of(trained(), epochs(50, 100))
+    inches = size_of_png(draw(chart, "png", Look(width, title=False)))[0] / 200
     assert inches == pytest.approx(width / 2.54, abs=0.01)
     drawn, untitled = (draw(chart, "svg", Look(width, title=one)) for one in (True, False))
     for text in (b"Run 12: 3-layer 50-50", b"lambda 0.003"):

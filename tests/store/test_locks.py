@@ -78,6 +78,7 @@ def test_a_run_is_running_until_its_process_is_killed(trainer: Trainer, tmp_path
     assert list((tmp_path / "locks").iterdir()) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="this system keeps no dead process to be waited for")
 def test_a_dead_process_that_nobody_has_waited_for_is_dead(trainer: Trainer, tmp_path: Path) -> None:
     process = trainer()
     process.kill()
@@ -116,7 +117,7 @@ def test_a_process_in_another_container_is_alive_until_it_ends(
     process = trainer(*prefix)
     assert state(tmp_path / "klcli.db") == "running"
     end(process)
-    end_of_patience = time.monotonic() + 30  # the process inside ends after the one outside
+    end_of_patience = time.monotonic() + 60  # the process inside ends after the one outside
     while state(tmp_path / "klcli.db") == "running" and time.monotonic() < end_of_patience:
         time.sleep(0.05)
     assert state(tmp_path / "klcli.db") == "interrupted"
@@ -181,19 +182,20 @@ def test_a_lock_is_released_even_where_the_end_cannot_be_recorded(recorder: Any,
     assert state(recorder.path) == "interrupted"
 
 
-def test_many_who_look_at_once_agree(tmp_path: Path) -> None:
+def test_those_who_look_at_once_agree(tmp_path: Path) -> None:
     """A look takes the lock for a moment, which another look must not take for a living process."""
     locks = Locks(tmp_path / "locks")
-    dead, living = locks.folder / "dead.lock", locks.take()
-    dead.touch()
+    dead, living = "0" * 16, locks.take()
+    (file := locks.folder / f"{dead}.lock").touch()
     script = (
         "import sys\nfrom pathlib import Path\nfrom klcli.store.locks import Locks\n"
         "locks = Locks(Path(sys.argv[1]))\n"
-        "print({(locks.is_held('dead'), locks.is_held(sys.argv[2])) for _ in range(60)})"
+        "print([locks.is_held(owner) for owner in sys.argv[2:]])"
     )
-    command = [sys.executable, "-c", script, str(locks.folder), living]
-    lookers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    assert {looker.communicate()[0] for looker in lookers} == {"{(False, True)}\n"}
+    command = [sys.executable, "-c", script, str(locks.folder), dead, living]
+    with locks._probing(file) as is_free:
+        assert is_free
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[False, True]\n"
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EIO])

@@ -322,15 +322,18 @@ def test_outcomes_come_with_progress_and_leave_nothing_behind(tasks: Tasks, monk
 
 
 def test_what_check_raises_stops_the_training(tasks: Tasks, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(execution, "PERIOD", 0.0)
+    monkeypatch.setattr(execution, "POLL_SECONDS", 0.01)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    executor, started = ThreadPoolExecutor(1), time.monotonic()
+    executor, begun = ThreadPoolExecutor(1), threading.Event()
 
     def check() -> None:
-        if time.monotonic() - started > 1:
+        if begun.is_set():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(execute(tasks(updates=1_000_000, evaluations_per_cycle=0), executor, check=check))
+        endless = tasks(updates=1_000_000, evaluations_per_cycle=0)
+        list(execute(endless, executor, check=check, on_progress=lambda index, step, best: step and begun.set()))
     executor.shutdown(wait=True)
     assert list(tmp_path.iterdir()) == []
 

@@ -75,7 +75,7 @@ def test_a_process_that_is_forked_while_other_threads_train_can_train() -> None:
         for child in children:
             child.start()
         for child in children:
-            child.join(20)
+            child.join(60)
             child.kill()
     finally:
         ended.set()
