@@ -636,10 +636,12 @@ def test_a_search_that_an_older_klcli_began_is_completed_with_a_setting_without_
     ],
 )  # fmt: skip
 def test_an_argument_of_another_type_is_named(lab_of_one_run: Lab, call: Callable[[Lab], object], named: str) -> None:
+    before = lab_of_one_run.store.runs.where("1")
+    assert [run.id for run in before] == [1]
     with pytest.raises(ConfigError) as refused:
         call(lab_of_one_run)
     assert str(refused.value).startswith(named)
-    assert [run.id for run in lab_of_one_run.store.runs.where("1")] == [1]
+    assert lab_of_one_run.store.runs.where("1") == before
 
 
 def test_a_second_seed_for_one_network_is_refused(lab: Lab) -> None:

@@ -55,7 +55,8 @@ class KlcliCommand(TyperCommand):
         while rest and rest[0] != "--":
             name = rest.pop(0)
             option, joined, value = name.partition("=")
-            if option not in names and f"-{option}" in names and not ctx.resilient_parsing:
+            is_long = name.startswith("-") and option not in names and f"-{option}" in names
+            if is_long and not ctx.resilient_parsing:
                 raise UsageError(f"No such option: {option} (nearest: -{option})", ctx=ctx)  # not one per letter
             if option in single and single[option].metavar not in NUMBERS:
                 given.setdefault(single[option].opts[0], []).extend([value] if joined else rest[:1])

@@ -287,6 +287,7 @@ def test_a_check_of_one_image_is_what_was_published(here: Klcli, rows: Rows) -> 
             "--only T2 a3-2024: takes all words up to the next option, name the report before it",
         ),
         (("--check", "--only", "T2", "a3-2024"), "--only T2 a3-2024: takes all words up to the next option"),
+        (("--list", "--only", "T2", "a3-2024"), "--only T2 a3-2024: takes all words up to the next option"),
         (("a3-2020",), "'a3-2020': choose one of a2-2019"),
         (("a3-2024", "--only", "F1"), "--only F1"),
         (("a3-2024", "--repeats", "0"), "--repeats 0: must be from 1"),

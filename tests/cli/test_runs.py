@@ -67,6 +67,9 @@ def test_runs_have_names(here: Klcli, trained: Path, rows: Rows) -> None:
     assert [run["note"] for run in rows("runs")] == [None, None, "-5"]
     here("runs", "note", "last", "newest", "-q")
     assert [run["note"] for run in rows("runs")] == [None, None, "newest"]
+    for text in ("q", "h=1e-5 is too small"):  # letters of options
+        here("runs", "note", "2", text)
+        assert rows("runs")[1]["note"] == text
     document = json.loads(here("report", "--run", "-1", "1-2", "last", "best", "--json").stdout)
     assert [run["id"] for run in document["runs"]] == [3, 1, 2]
     assert "--resume -2: it is complete" in here("train", "--resume", "-2").stderr

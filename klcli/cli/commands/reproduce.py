@@ -45,7 +45,8 @@ def reproduce(
         from klcli.report.tables.formats import exact_rows
         from klcli.report.tables.reproductions import list_table
 
-        table = list_table([open_report(n).only(settings.only) for n in each_named(names or [ALL])], invocation.repeats)
+        named = each_named(names or [ALL] * (not settings.only), settings.only)
+        table = list_table([open_report(n).only(settings.only) for n in named], invocation.repeats)
         invocation.result(table)
         invocation.document("reproduce", {"reports": [*exact_rows(table)]})
         return
