@@ -39,20 +39,8 @@ def reproduce(
     - `klcli reproduce a3-2024 --only T2 --repeats 5`
     - `klcli reproduce all --markdown results/reproduction.md`
     """
-    if list_reports:
-        from klcli.procedures.reproducing import ALL, each_named
-        from klcli.published.format.sources import open_report
-        from klcli.report.tables.formats import exact_rows
-        from klcli.report.tables.reproductions import list_table
-
-        named = each_named(names or [ALL] * (not settings.only), settings.only)
-        table = list_table([open_report(n).only(settings.only) for n in named], invocation.repeats)
-        invocation.result(table)
-        invocation.document("reproduce", {"reports": [*exact_rows(table)]})
-        return
-
-    if check:
-        _check(invocation, names or [], settings)
+    if list_reports or check:
+        (_list if list_reports else _check)(invocation, names or [], settings)
         return
 
     if markdown is not None:
@@ -97,6 +85,20 @@ def reproduce(
         raise GradientCheckFailed(f"wrong gradient: {', '.join(wrong)}, see `klcli gradcheck`")
     if lost := dict.fromkeys(one.line.row for one in compared if one.diverged and one.ours is None):
         raise Diverged(f"every training of {', '.join(lost)} diverged: there is no number to compare")
+
+
+def _list(invocation: Invocation, names: list[str], settings: ReproductionSettings) -> None:
+    """Show what reports there are, or what those named have."""
+    from klcli.procedures.reproducing import ALL, each_named
+    from klcli.published.format.sources import open_report
+    from klcli.report.tables.formats import exact_rows
+    from klcli.report.tables.reproductions import list_table
+
+    wanted = names or [ALL] * (not settings.only)
+    reports = [open_report(name).only(settings.only) for name in each_named(wanted, settings.only)]
+    table = list_table(reports, invocation.repeats)
+    invocation.result(table)
+    invocation.document("reproduce", {"reports": [*exact_rows(table)]})
 
 
 def _check(invocation: Invocation, names: list[str], settings: ReproductionSettings) -> None:
