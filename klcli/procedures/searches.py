@@ -10,10 +10,10 @@ from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import StudyRunner
 from klcli.settings.procedures import SearchSettings
 from klcli.settings.sameness import SETTINGS, differences
-from klcli.settings.setting import Role, require
+from klcli.settings.setting import Role, Setting, require
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
-from klcli.store.records import Run
+from klcli.store.records import Run, Study
 from klcli.store.store import Store
 from klcli.studies.lambda_search import Choice, Range, Tried, choose, draw, narrow, plan
 from klcli.studies.lambda_search import final as final_plan
@@ -119,22 +119,37 @@ def mixed(runs: Sequence[Run]) -> str:
 
 
 def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -> tuple[int, Range]:
-    """Return the stored study that --fine starts from, and its range; refuse other networks, warn of other settings."""
-    studies = runner.store.studies
-    sha256 = runner.dataset.sha256
-    study = studies.get(from_study) if from_study is not None else studies.latest(KIND, "coarse", sha256)
-    if study is None:
-        raise ConfigError("--fine: there is no complete coarse search on these images yet, add --coarse")
+    """Return the stored study that --fine starts from, and its range; refuse other networks, warn of other settings.
+
+    Without a number, it is the newest coarse one of these settings, else of this network, else of any other.
+    """
+    studies, sha256 = runner.store.studies, runner.dataset.sha256
+    found = studies.complete(KIND, "coarse", sha256) if from_study is None else [studies.get(from_study)]
+    require(bool(found), "--fine: there is no complete coarse search on these images yet, add --coarse")
+    study = min(found, key=lambda one: _distance(one, config)) if len(found) > 1 else found[0]
     settings, this = study.settings, f"--from {study.id}: this study"
     require(study.kind == KIND and "low" in settings, f"{this} is not a coarse or fine lambda search")
     require(settings.get("dataset_sha256") == sha256, f"{this} used other images, name them with --data")
     wait = "wait for its end or, if its process has ended, " * (study.state == "running")
     require(study.state == "complete", f"{this} is {study.state}, {wait}repeat its command with --resume first")
-    found = differences(TrainConfig.from_values(settings["plan"][0]), config)
-    differing = {SETTINGS[key]: values for key, values in found.items() if key not in FREE}
+    differing = _differing(study, config)
     words = ", ".join(f"{one.label} {one.words(old)} (here {one.words(new)})" for one, (old, new) in differing.items())
     other = f"--fine: study {study.id} searched for another network, {words}: give the same, or add --coarse"
     require(not any(one.role is Role.NETWORK for one in differing), other)
     if differing:
         runner.setup.observer.warn(f"study {study.id} was trained with {words}: its accuracies cannot be compared")
     return study.id, Range(settings["low"], settings["high"], settings["scale"])
+
+
+def _distance(study: Study, config: TrainConfig) -> int:
+    """0: a study of these settings, 1: of this network, 2: of another one, 3: this klcli cannot read it."""
+    try:
+        return max((1 + (one.role is Role.NETWORK) for one in _differing(study, config)), default=0)
+    except ConfigError:
+        return 3
+
+
+def _differing(study: Study, config: TrainConfig) -> dict[Setting, tuple[Any, Any]]:
+    """Return both values of every setting in which a study and a search differ, without those that its stages vary."""
+    found = differences(TrainConfig.from_values(study.settings["plan"][0]), config)
+    return {SETTINGS[key]: values for key, values in found.items() if key not in FREE}

@@ -94,7 +94,7 @@ class SearchSettings(Settings):
         at_least=0, is_counted=True)
     rounds: int = setting(0, SEARCH, "Narrow the range N times, like N times --fine.", at_least=0)
     from_study: int | None = setting(None, SEARCH,
-        "Start --fine from this coarse or fine study, not from the latest coarse one.",
+        "Start --fine from this coarse or fine study, not from the latest coarse one of these settings.",
         option="--from", metavar="STUDY")
     values: tuple[float, ...] = setting((), SEARCH, "Try these lambdas instead of drawing any.", at_least=0)
     between: tuple[float, ...] = setting((1e-5, 1e-1), SEARCH, "Draw the values of --coarse from this range.",

@@ -59,10 +59,11 @@ class Studies:
         cure = f"the latest is {latest}" if latest else begin
         raise StoreError(f"{self._db.path}: there is no study {study_id}, {cure}")
 
-    def latest(self, kind: str, stage: str, dataset_sha256: str) -> Study | None:
+    def complete(self, kind: str, stage: str, dataset_sha256: str) -> list[Study]:
+        """Return the complete studies with runs on these images, the newest first."""
         of_images = "EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND dataset_sha256 = ?)"
         condition = f"kind = ? AND stage = ? AND state = 'complete' AND {of_images} ORDER BY id DESC"
-        return next(iter(self._where(condition, kind, stage, dataset_sha256)), None)
+        return self._where(condition, kind, stage, dataset_sha256)
 
     def all(self) -> list[Study]:
         return self._where("1 ORDER BY id")

@@ -86,6 +86,24 @@ def test_the_fine_stage_goes_on_from_the_latest_coarse_one_or_from_any_other(her
     assert lambdas[3] != lambdas[4]
 
 
+def test_the_fine_stage_goes_on_from_the_latest_coarse_one_of_the_same_settings(
+    here: Klcli, rows: Rows, tmp_path: Path
+) -> None:
+    """A later search of another network, or a trial on few images, does not come between; the same network does."""
+    others = (("--hidden", "9", "8"), ("--subset", "200"), ("--cycles", "2"))
+    for other in ((), ("--seed", "5"), *others):
+        succeeded(here(*SEARCH, "--coarse", *other))
+    expected = [((), 2), (("--subset", "200"), 4), (("--hidden", "9", "8"), 3), (("--seed", "7"), 2)]
+    for options, _ in expected:
+        assert "cannot be compared" not in succeeded(here(*SEARCH, "--fine", *options)).stderr
+    done = succeeded(here(*SEARCH, "--fine", "--hidden", "9", "8", "--cycles", "3"))
+    assert "study 3 was trained with cycles 1 (here 3): its accuracies cannot be compared" in done.stderr
+    change(tmp_path, "UPDATE studies SET settings = json_set(settings, '$.plan[0].colour', 'red') WHERE id = 2")
+    succeeded(here(*SEARCH, "--fine"))  # a newer klcli wrote study 2
+    parents = [parent for stage, parent, _ in stages(rows) if stage == "fine"]
+    assert parents == [*(study for _, study in expected), 3, 1]
+
+
 def test_rounds_are_as_many_fine_stages_each_within_the_one_before(here: Klcli, rows: Rows) -> None:
     done = here(*SEARCH, "--coarse", "--rounds", "2")
     assert done.returncode == 0

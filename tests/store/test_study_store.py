@@ -152,15 +152,13 @@ def test_settings_are_written_in_one_way() -> None:
     assert json.loads(canonical({"values": values}))["values"] == values
 
 
-def test_the_latest_study_is_complete_and_of_the_same_images(store: Store) -> None:
-    studies = [begin(store), begin(store, sha256="b" * 64), begin(store), begin(store, stage="fine")]
-    for study in (studies[0], studies[1], studies[3]):
+def test_complete_studies_of_the_same_images_are_returned_the_newest_first(store: Store) -> None:
+    studies = [begin(store), begin(store, sha256="b" * 64), begin(store), begin(store, stage="fine"), begin(store)]
+    for study in (studies[0], studies[1], studies[3], studies[4]):
         store.studies.end(study, "complete")
-    latest = store.studies.latest("lambda", "coarse", "a" * 64)
-    assert latest is not None
-    assert latest.id == studies[0]
-    assert store.studies.latest("lambda", "coarse", "c" * 64) is None
-    assert store.studies.latest("sigma", "coarse", "a" * 64) is None
+    assert [one.id for one in store.studies.complete("lambda", "coarse", "a" * 64)] == [studies[4], studies[0]]
+    assert store.studies.complete("lambda", "coarse", "c" * 64) == []
+    assert store.studies.complete("sigma", "coarse", "a" * 64) == []
 
 
 def test_a_study_that_is_not_there_is_named(store: Store) -> None:
