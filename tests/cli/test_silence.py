@@ -164,6 +164,24 @@ def test_the_next_commands_work(here: Klcli, command: str) -> None:
     assert not DEFAULT_DATABASE.exists()
 
 
+@pytest.mark.usefixtures("unrendered")
+def test_the_next_command_shows_the_runs_that_were_trained(here: Klcli) -> None:
+    """Where those on other images are ranked first, as with all images, or with those of most runs here."""
+
+    def ranked(*options: str) -> tuple[str, list[str]]:
+        train = ("train", "--data", "synthetic", "--hidden", "4", "--epochs", "1", "--jobs", "1", *options)
+        *_, command = re.findall(r"^next +klcli (.*)$", succeeded(here(*train)).stderr, re.MULTILINE)
+        document = json.loads(succeeded(here(*command.split(), "--json")).stdout)
+        shown = [one["runs"] for one in document.get("groups", [])]
+        return command, shown or sorted(str(one["id"]) for one in document["runs"])
+
+    by = "report --group-by hidden,bn,lambda"
+    assert ranked("--subset", "300", "--repeats", "4") == (by, ["1-4"])
+    assert ranked("--subset", "200") == ("report --best 10 --images-of 5", ["5"])
+    assert ranked("--subset", "150", "--repeats", "2", "--seed", "3") == (f"{by} --images-of 6", ["6-7"])
+    assert ranked("--subset", "300", "--seed", "9") == ("report --best 10", ["1", "2", "3", "4", "8"])
+
+
 def test_the_cache_is_shown_and_cleared(here: Klcli, refused: Refused, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     (cache / "prepared").mkdir(parents=True)

@@ -16,7 +16,7 @@ from klcli.settings.run_names import runs_words
 from klcli.settings.sameness import SETTINGS, not_default
 from klcli.settings.setting import Role, flag, require, setting, value_of
 from klcli.settings.train_config import TrainConfig
-from klcli.store.records import Run
+from klcli.store.records import Run, RunFilter
 
 
 @takes(TrainConfig)
@@ -98,12 +98,21 @@ def _show_repeats(invocation: Invocation, study: int) -> None:
     suggestions = range_notes(runs, invocation.lab.epochs)
     notes = [*filter(None, (without_note(runs), repeats_note(runs))), *suggestions]
     invocation.result(*[repeats_table(title, complete), *notes] if complete else [title, *suggestions])
-    ranked = ["report --group-by hidden,bn,lambda"] if invocation.vary != "split" and not suggestions else []
-    invocation.places(*([f"report --study {study} --plot curves", *ranked] if complete else []))
+    then = [f"report --study {study} --plot curves"] if complete else []
+    if complete and invocation.vary != "split" and not suggestions:
+        then.append(_ranking(invocation, complete[0], "report --group-by hidden,bn,lambda"))
+    invocation.places(*then)
     document = {"study": study, "runs": [run_document(run) for run in runs]}
     invocation.document("train", document | ({"notes": suggestions} if suggestions else {}))
     if len(complete) < len(runs) and not suggestions:
         raise Diverged(f"{len(runs) - len(complete)} of {len(runs)} runs diverged, {first.config.cure_of_divergence}")
+
+
+def _ranking(invocation: Invocation, run: Run, view: str) -> str:
+    """Return the command of a view that shows a complete run: it names the run's images if others are ranked first."""
+    first = invocation.lab.store.runs.image_sets(RunFilter(state="complete"))[:1]
+    is_shown = any(one.dataset_sha256 == run.dataset_sha256 and run.split_json in one.splits for one in first)
+    return view if is_shown else f"{view} --images-of {run.id}"
 
 
 def show_run(invocation: Invocation, run: Run, command: str = "train", more: Mapping[str, Any] | None = None) -> None:
@@ -121,7 +130,8 @@ def show_run(invocation: Invocation, run: Run, command: str = "train", more: Map
     invocation.result(splits_table(f"Run {run.id}: {network_name(run.config)}, {work}", run), *notes)
     picture = invocation.picture(f"run-{run.id:06d}.png", lambda: training_curves([run], {run.id: epochs}))
     checkpoint = invocation.lab.store.runs.file_of(run) if run.checkpoint else None
-    then = [f"evaluate {run.id} --flips", "report --best 10"] if run.state == "complete" and not is_range_test else []
+    is_ranked = run.state == "complete" and not is_range_test
+    then = [f"evaluate {run.id} --flips", _ranking(invocation, run, "report --best 10")] if is_ranked else []
     invocation.places(*then, checkpoint=checkpoint, picture=picture)
     document = {"run": run_document(run), "epochs": [*map(record_document, epochs)], "picture": picture}
     invocation.document(command, document | ({"notes": notes} if notes else {}) | dict(more or {}))
