@@ -145,6 +145,29 @@ def test_what_varies_is_recorded_and_said(
         assert (text in grouped) == (vary == what)
 
 
+@pytest.mark.parametrize(
+    ("options", "added"),
+    [
+        (("--activation", "silu"), ",activation"),
+        (("--optimizer", "adam", "--eta-max", "0.001"), ",eta-max,optimizer"),
+        (("--dropout", "0.3"), ",dropout"),
+        (("--lambda", "0.1"), ""),  # a row of its own
+        (("--seed", "8"), ""),
+    ],
+)
+def test_the_ranking_named_next_does_not_pool_these_repeats_with_others(
+    here: Klcli, options: tuple[str, ...], added: str
+) -> None:
+    train = ("train", *SMALL, "--epochs", "0", "--repeats", "2", "--jobs", "1")
+    succeeded(here(*train))
+    done = succeeded(here(*train, *options))
+    [command] = re.findall(r"^next +klcli (report --group-by .*)$", done.stderr, re.MULTILINE)
+    assert set(command.split()[2].split(",")) == {"hidden", "bn", "lambda", *added.split(",")} - {""}
+    shown = json.loads(succeeded(here(*command.split(), "--json")).stdout)
+    assert not [note for note in shown["notes"] if "mix" in note]
+    assert sorted(row["runs"] for row in shown["groups"]) == (["1-4"] if "--seed" in options else ["1-2", "3-4"])
+
+
 def test_repeats_that_diverged_are_named_below_the_means(here: Klcli) -> None:
     done = here("train", *SMALL, "--init", "normal", "--sigma", "1e9", "--repeats", "2", "--jobs", "1")
     assert done.returncode == 6

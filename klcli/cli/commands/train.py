@@ -100,12 +100,23 @@ def _show_repeats(invocation: Invocation, study: int) -> None:
     invocation.result(*[repeats_table(title, complete), *notes] if complete else [title, *suggestions])
     then = [f"report --study {study} --plot curves"] if complete else []
     if complete and invocation.vary != "split" and not suggestions:
-        then.append(_ranking(invocation, complete[0], "report --group-by hidden,bn,lambda"))
+        then.append(_ranking(invocation, complete[0], f"report --group-by {_columns(invocation, complete[0])}"))
     invocation.places(*then)
     document = {"study": study, "runs": [run_document(run) for run in runs]}
     invocation.document("train", document | ({"notes": suggestions} if suggestions else {}))
     if len(complete) < len(runs) and not suggestions:
         raise Diverged(f"{len(runs) - len(complete)} of {len(runs)} runs diverged, {first.config.cure_of_divergence}")
+
+
+def _columns(invocation: Invocation, run: Run) -> str:
+    """`hidden,bn,lambda`, and the settings in which runs that share these with a run differ: no mean is over both."""
+    from klcli.procedures.run_lookup import images_of_run
+    from klcli.report.tables.groups import varying
+
+    store, config = invocation.lab.store, run.config
+    alike = RunFilter(state="complete", hidden=config.hidden, batch_norm=config.batch_norm, lam=config.lam)
+    found, _ = store.runs.results(alike.on_images_of(images_of_run(store, run)))
+    return ",".join(["hidden", "bn", "lambda", *(one.option.removeprefix("--") for one in varying(found))])
 
 
 def _ranking(invocation: Invocation, run: Run, view: str) -> str:
