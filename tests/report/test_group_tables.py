@@ -92,6 +92,13 @@ def test_of_equal_runs_the_one_with_a_test_accuracy_counts() -> None:
     assert rows[0.005]["test_accuracy_n"] == 0
 
 
+def test_of_equal_runs_the_one_with_curves_counts() -> None:
+    """Pictures of the groups show it."""
+    runs = [run(1, 0.5, seed=1, evaluations_per_cycle=0), run(2, 0.5, seed=1)]
+    [one], repeated = group(runs, ())
+    assert ([own.id for own in one.runs], [own.id for own in repeated]) == ([2], [1])
+
+
 def test_groups_that_mix_settings_say_so() -> None:
     runs = [*two_groups(), run(9, 0.5, lam=0.1)]
     groups, _ = group(runs, BN)
@@ -142,10 +149,13 @@ def test_what_a_run_resolves_is_what_counts() -> None:
 @pytest.mark.parametrize(
     "spelt",
     [{"step_size": 2250}, {"epochs": 20}, {"epochs": 20, "step_size": 2250}, {"step_epochs": 5.0004}, {"order_seed": 1},
-     {"batch_norm": True, "bn_statistics": "precise", "bn_samples": 10_000}],
+     {"batch_norm": True, "bn_statistics": "precise", "bn_samples": 10_000}, {"evaluations_per_cycle": 2},
+     {"snapshots": True}],
 )  # fmt: skip
 def test_another_spelling_of_a_training_is_no_second_seed(spelt: dict[str, Any]) -> None:
-    """5 epochs of 450 updates are 2250, two cycles are 20 epochs, and `precise` draws 10 000 images."""
+    """5 epochs of 450 updates are 2250, two cycles are 20 epochs, and `precise` draws 10 000 images.
+
+    Evaluations and copies on the way change no update."""
     alike = {key: value for key, value in spelt.items() if key in ("batch_norm", "bn_statistics")}
     runs = [run(1, 0.5, seed=1, **alike), run(2, 0.5, seed=1, **spelt), run(3, 0.6, seed=2, **spelt)]
     [one], repeated = group(runs, ())

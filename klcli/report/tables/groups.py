@@ -57,11 +57,11 @@ def varying(runs: Runs) -> tuple[Setting, ...]:
 def group(runs: Runs, by: Sequence[Setting]) -> tuple[list[Group], list[Run | RunResult]]:
     """Return the groups, the highest mean validation accuracy first, and the runs that duplicate another one.
 
-    The same settings with the same seed give the same numbers: duplicates would make the deviation too small. The runs
-    of a lambda search have no test accuracy, a later training with the chosen lambda does: that one counts.
+    The same settings with the same seed give the same numbers: duplicates would make the deviation too small. One with
+    curves counts, but first one with a test accuracy, which the runs of a lambda search do not have.
     """
     firsts: dict[Any, Run | RunResult] = {}  # by what determines their numbers
-    ordered = sorted(runs, key=lambda run: (run.test_accuracy is None, run.id))
+    ordered = sorted(runs, key=lambda one: (one.test_accuracy is None, one.config.evaluations_per_cycle == 0, one.id))
     keys = [numbers_key(run.config, run.step_size, run.epochs) for run in ordered]
     repeated = [run for key, run in zip(keys, ordered, strict=True) if firsts.setdefault(key, run) is not run]
     groups: dict[tuple[Any, ...], list[Run | RunResult]] = {}
