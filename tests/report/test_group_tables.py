@@ -56,7 +56,15 @@ def test_what_differs_by_more_than_chance_is_said_with_its_p() -> None:
     groups, _ = group(two_groups(), BN)
     p = stats.ttest_ind(WITH, WITHOUT, equal_var=False).pvalue
     [note] = group_notes(groups, BN, [])
-    assert note.startswith(f"Differ by more than chance (p < 0.05): rows 1 and 2 (p {p:.2g})")
+    assert note.startswith(f"Differ by more than chance (p < 0.05): rows 1 and 2 (p {p:.3g})")
+
+
+def test_a_p_below_the_limit_is_not_rounded_to_it() -> None:
+    near = (0.53446, 0.53846, 0.53946)
+    other = [run(number, accuracy) for number, accuracy in enumerate(near, start=4)]
+    groups, _ = group([*two_groups()[:3], *other], BN)
+    assert 0.0495 < stats.ttest_ind(WITH, near, equal_var=False).pvalue < 0.05
+    assert "Differ by more than chance (p < 0.05): rows 1 and 2 (p 0.05" not in group_notes(groups, BN, [])[0]
 
 
 def test_what_chance_could_have_done_is_said() -> None:
@@ -116,7 +124,7 @@ def test_rows_that_mix_settings_are_not_tested() -> None:
     groups, _ = group(runs, by)
     p = stats.ttest_ind(WITH, [0.407, 0.408, 0.409], equal_var=False).pvalue
     [verdict, mixed] = group_notes(groups, by, [])
-    assert verdict.startswith(f"Differ by more than chance (p < 0.05): rows 1 and 3 (p {p:.2g}); ")
+    assert verdict.startswith(f"Differ by more than chance (p < 0.05): rows 1 and 3 (p {p:.3g}); ")
     assert verdict.endswith("one comparison.")
     assert mixed.startswith("Row 2 of the table mixes runs with different lambda: ") and "not tested" in mixed
 

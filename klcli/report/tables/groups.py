@@ -136,7 +136,7 @@ def _verdict(samples: Sequence[Sample], alike: Sequence[int]) -> list[str]:
 
 def _pairs(comparisons: Sequence[Comparison]) -> str:
     ordered, more = sorted(comparisons, key=lambda one: (one.a, one.b)), len(comparisons) - SHOWN_PAIRS
-    words = [f"{one.a + 1} and {one.b + 1} (p {one.adjusted:.2g})" for one in ordered[:SHOWN_PAIRS]]
+    words = [f"{one.a + 1} and {one.b + 1} (p {one.adjusted:.3g})" for one in ordered[:SHOWN_PAIRS]]
     return ", ".join(words) + (f", and {more} {counted(more, 'pair')} more" if more > 0 else "")
 
 
