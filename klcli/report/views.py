@@ -108,7 +108,8 @@ def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order)
     groups, repeated = group(results, by)
     shown = groups[: selection.limit or DEFAULT_GROUPS]
     table = group_table(groups[: selection.limit] if selection.is_csv else shown, by)
-    notes = group_notes(shown, by, repeated) + diverged_note(store, chosen)
+    tested = groups[: max(len(shown), DEFAULT_GROUPS)]  # a shorter table has the same conclusions
+    notes = group_notes(tested, by, repeated, len(shown)) + diverged_note(store, chosen)
     notes += [f"left out: {reason}" for reason in left_out]
     notes += _left_out("best", table, len(groups), "groups")
     drawn = {one.id for group in shown for one in group.runs}
