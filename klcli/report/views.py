@@ -36,7 +36,7 @@ class View:
     """The result of a selection."""
 
     table: Table | None = None  # None if there is nothing to show; the notes give the reason
-    tables: Sequence[Table] = ()  # for a terminal, where one table would be too wide
+    tables: Sequence[Table] = ()  # all that are shown, if not this one alone
     notes: Sequence[str] = ()  # part of the result
     document: dict[str, Any] = field(default_factory=dict)
     hints: Sequence[str] = ()  # the commands that show the rest
@@ -281,9 +281,12 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
         notes += [words.repeats_note(runs), *store.studies.deletions(store.studies.chain(number))]
     notes.append("" if study.state == "complete" else f"study {number} is {study.state}")
     table, cut = _limited(table, limit)
+    tables = [table]
+    if study.kind == "sigma" and words.repeats_note(runs):
+        tables.append(_limited(studies.interval_table(runs), limit)[0])
     notes = [*cut, *filter(None, notes), *unread]
     document["rows"] = [*exact_rows(table)]
-    return View(table=table, notes=notes, document=document, runs=runs, study=study)
+    return View(table=table, tables=tables, notes=notes, document=document, runs=runs, study=study)
 
 
 def _study_named(store: Store, name: str) -> int:
