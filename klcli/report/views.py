@@ -252,7 +252,7 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
 
     study, members = store.studies.get(number), store.studies.members(number)
     unread: list[str] = []
-    runs = [*_readable(members, unread)]
+    stages = [runs := [*_readable(members, unread)]]
     document: dict[str, Any] = {"study": record_document(study), "runs": [*map(run_document, members)]}
     if not runs:
         return View(notes=unread or [f"study {number} has no runs any more"], document=document, study=study)
@@ -266,7 +266,7 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
         from klcli.procedures.searches import stored_search
 
         search = stored_search(store, number)
-        choice, table = search.choice, studies.search_table(search)
+        choice, table, stages = search.choice, studies.search_table(search), [own for _, own in search.stages]
         notes = [studies.choice_sentence(choice) if choice else "every lambda diverged or did not complete"]
         notes.append(studies.stages_note(search))
         document["choice"] = asdict(choice) if choice else None
@@ -278,7 +278,8 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
         table, notes = studies.repeats_table(title, runs), [words.run_numbers(runs), words.without_note(runs)]
         notes += studies.range_notes(runs, lambda run: store.runs.epochs(run.id))
     if study.kind != "reproduce":
-        notes += [words.repeats_note(runs), *store.studies.deletions(store.studies.chain(number))]
+        notes += dict.fromkeys(map(words.repeats_note, stages))
+        notes += store.studies.deletions(store.studies.chain(number))
     notes.append("" if study.state == "complete" else f"study {number} is {study.state}")
     table, cut = _limited(table, limit)
     tables = [table]
