@@ -36,7 +36,7 @@ class View:
     """The result of a selection."""
 
     table: Table | None = None  # None if there is nothing to show; the notes give the reason
-    tables: Sequence[Table] = ()  # for a terminal, where one table would be too wide
+    tables: Sequence[Table] = ()  # all that are shown, if not this one alone
     notes: Sequence[str] = ()  # part of the result
     document: dict[str, Any] = field(default_factory=dict)
     hints: Sequence[str] = ()  # the commands that show the rest
@@ -108,7 +108,8 @@ def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order)
     groups, repeated = group(results, by)
     shown = groups[: selection.limit or DEFAULT_GROUPS]
     table = group_table(groups[: selection.limit] if selection.is_csv else shown, by)
-    notes = group_notes(shown, by, repeated) + diverged_note(store, chosen)
+    tested = groups[: max(len(shown), DEFAULT_GROUPS)]  # a shorter table has the same conclusions
+    notes = group_notes(tested, by, repeated, len(shown)) + diverged_note(store, chosen)
     notes += [f"left out: {reason}" for reason in left_out]
     notes += _left_out("best", table, len(groups), "groups")
     drawn = {one.id for group in shown for one in group.runs}
@@ -251,7 +252,7 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
 
     study, members = store.studies.get(number), store.studies.members(number)
     unread: list[str] = []
-    runs = [*_readable(members, unread)]
+    stages = [runs := [*_readable(members, unread)]]
     document: dict[str, Any] = {"study": record_document(study), "runs": [*map(run_document, members)]}
     if not runs:
         return View(notes=unread or [f"study {number} has no runs any more"], document=document, study=study)
@@ -265,7 +266,7 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
         from klcli.procedures.searches import stored_search
 
         search = stored_search(store, number)
-        choice, table = search.choice, studies.search_table(search)
+        choice, table, stages = search.choice, studies.search_table(search), [own for _, own in search.stages]
         notes = [studies.choice_sentence(choice) if choice else "every lambda diverged or did not complete"]
         notes.append(studies.stages_note(search))
         document["choice"] = asdict(choice) if choice else None
@@ -277,12 +278,16 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
         table, notes = studies.repeats_table(title, runs), [words.run_numbers(runs), words.without_note(runs)]
         notes += studies.range_notes(runs, lambda run: store.runs.epochs(run.id))
     if study.kind != "reproduce":
-        notes += [words.repeats_note(runs), *store.studies.deletions(store.studies.chain(number))]
+        notes += dict.fromkeys(map(words.repeats_note, stages))
+        notes += store.studies.deletions(store.studies.chain(number))
     notes.append("" if study.state == "complete" else f"study {number} is {study.state}")
     table, cut = _limited(table, limit)
+    tables = [table]
+    if study.kind == "sigma" and words.repeats_note(runs):
+        tables.append(_limited(studies.interval_table(runs), limit)[0])
     notes = [*cut, *filter(None, notes), *unread]
     document["rows"] = [*exact_rows(table)]
-    return View(table=table, notes=notes, document=document, runs=runs, study=study)
+    return View(table=table, tables=tables, notes=notes, document=document, runs=runs, study=study)
 
 
 def _study_named(store: Store, name: str) -> int:

@@ -228,7 +228,7 @@ def counted(number: float, noun: str) -> str:
 
 def not_counted(repeated: Iterable[int]) -> str:
     """Return the note on runs that have the numbers of another one: they are no second seed."""
-    return f"Not counted, because settings and seed are those of another run: {ranges_words(repeated)}."
+    return f"Not counted, because each repeats the training of another run: {ranges_words(repeated)}."
 
 
 def _seeds_words(noun: str, seeds: set[int]) -> str:

@@ -33,7 +33,7 @@ def numbers_key(config: TrainConfig, step_size: int, epochs: float) -> tuple[Any
     """Return what determines the numbers of a run, whose length may be given as epochs, cycles or updates."""
     repeated, seeds = settings_and_seeds(config)
     without_effect = {key: SETTINGS[key].default for key in config.without_effect if "." not in key}
-    same = {"bn_samples": config.statistics_samples} | without_effect | _WITHOUT_LENGTH
+    same = {"bn_samples": config.statistics_samples} | without_effect | _NOT_COMPARED
     return with_valid(repeated, **same), step_size, epochs, seeds
 
 
@@ -52,4 +52,5 @@ SETTINGS: dict[str, Setting] = settings_of(TrainConfig)
 _WITHOUT_SEEDS = {  # but that of the split
     one.key: one.default for one in SETTINGS.values() if (one.is_seed or one.is_name) and "." not in one.key
 }
-_WITHOUT_LENGTH = {one.key: one.default for one in SETTINGS.values() if one.is_resolved or one.key == "step_epochs"}
+_NO_NUMBER = ("step_epochs", "evaluations_per_cycle", "snapshots")  # of the network after the last update
+_NOT_COMPARED = {one.key: one.default for one in SETTINGS.values() if one.is_resolved or one.key in _NO_NUMBER}

@@ -11,6 +11,7 @@ from subprocess import CompletedProcess
 
 import pytest
 from command import Klcli, Refused, Rows, change, read, succeeded
+from scipy import stats
 from thinning import mostly_slow
 
 from klcli.errors import Interrupted
@@ -297,6 +298,27 @@ def test_groups(here: Klcli, trained: Path, rows: Rows) -> None:
     assert both[0]["validation_accuracy_std"] == pytest.approx(abs(accuracies[1] - accuracies[2]) / 2**0.5)
     assert (both[1]["validation_accuracy_mean"], both[1]["validation_accuracy_std"]) == (accuracies[0], None)
     assert "mixes runs with different lambda, " in here("report", "--group-by", "hidden", "bn").stdout
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_a_limit_changes_the_rows_and_no_conclusion(here: Klcli, tmp_path: Path) -> None:
+    """By itself, the p of the best two is 0.014, the smallest of the six; Holm's correction multiplies it by six."""
+    search = ("search-lambda", "--values", "1", "2", "3", "4", "--repeats", "3", "--subset", "200", "--epochs", "0")
+    assert here(*search, "--data", "synthetic", "--jobs", "1").returncode == 0
+    samples = ((0.50, 0.51, 0.52), (0.47, 0.48, 0.485), (0.30, 0.40, 0.50), (0.25, 0.40, 0.45))
+    for number, accuracy in enumerate((one for sample in samples for one in sample), start=1):
+        change(tmp_path, f"UPDATE runs SET validation_accuracy = {accuracy} WHERE id = {number}")
+    groups = ("report", "--group-by", "lambda")
+    whole = "No two rows differ significantly (all p >= 0.05); two-sided Welch test of the validation accuracy, "
+    assert f"{whole}corrected by Holm for 6 comparisons." in here(*groups).stdout
+    p = 6 * stats.ttest_ind(*samples[:2], equal_var=False).pvalue
+    cut, words = here(*groups, "--limit", "2").stdout, "two-sided Welch test of the validation accuracy"
+    assert f"(p >= 0.05): rows 1 and 2 (p {p:.3g}); {words}, corrected by Holm for 6 comparisons." in cut
+    assert "Holm" not in here(*groups, "--limit", "1").stdout
+    change(tmp_path, "UPDATE runs SET config = json_set(config, '$.eta_max', 0.2), eta_max = 0.2 WHERE id = 12")
+    assert "Row 4 of the table mixes" in here(*groups).stdout
+    cut = here(*groups, "--limit", "3").stdout
+    assert "mixes" not in cut and f"rows 1 and 2 (p {p / 2:.3g}); {words}, corrected by Holm for 3" in cut
 
 
 def test_formats_for_programs_have_the_number_of_every_run_of_a_group(here: Klcli, trained: Path, rows: Rows) -> None:

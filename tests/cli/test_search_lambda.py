@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -154,6 +155,20 @@ def test_repeats_are_a_mean_with_its_spread(here: Klcli, rows: Rows) -> None:
     final = runs[4]
     assert title.startswith("Final training: ") and title.endswith(", he, seeds 5, 6 (study 2)")
     assert f", lambda {final['lambda']:g}, " in title and f", {final['cycles']:g} cycles of 2 n_s, " in title
+
+
+@pytest.mark.parametrize(
+    ("coarse", "fine", "seeds"),
+    [("1", ("2",), ["2"]), ("2", ("1",), ["2"]), ("2", ("2", "--seed", "7"), ["2"]), ("2", ("3",), ["2", "3"])],
+)
+def test_a_deviation_is_explained_whichever_stage_has_it(
+    here: Klcli, coarse: str, fine: Sequence[str], seeds: Sequence[str]
+) -> None:
+    few = ("search-lambda", *TINY, "--jobs", "1", "--trials", "2")
+    succeeded(here(*few, "--coarse", "--repeats", coarse))
+    shown = succeeded(here(*few, "--fine", "--repeats", *fine)).stdout.partition("database ")[0]
+    assert re.findall(r"^Standard deviations .* are over (\d) seeds", shown, re.MULTILINE) == seeds
+    assert succeeded(here("report", "--study", "2")).stdout == shown
 
 
 def test_the_json_document(here: Klcli, rows: Rows) -> None:

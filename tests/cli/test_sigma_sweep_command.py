@@ -73,6 +73,19 @@ def test_sigmas_and_repeats(here: Klcli, rows: Rows) -> None:
     )
 
 
+def test_a_repeated_sweep_is_shown_again_with_its_intervals(here: Klcli) -> None:
+    done = succeeded(here(*SWEEP, "--sigmas", "0.1,0.01", "--repeats", "2"))
+    title = "Test accuracy over the repeats, with the 95 % interval of its mean"
+    shown, _, _ = done.stdout.partition("database ")
+    assert title in shown
+    assert succeeded(here("report", "--study", "1")).stdout == shown
+    assert len(cells(here("report", "--study", "1", "--limit", "3"))) == 3
+    succeeded(here("report", "--html", "page.html"))
+    assert title in Path("page.html").read_text()
+    succeeded(here(*SWEEP, "--sigmas", "0.1"))
+    assert title not in here("report", "--study", "2").stdout
+
+
 def test_the_json_document(here: Klcli, rows: Rows) -> None:
     document = json.loads(here(*SWEEP, "--sigmas", "0.1", "--json").stdout)
     assert (document["schema"], document["command"], document["study"]) == (1, "sigma-sweep", 1)

@@ -105,7 +105,7 @@ def test_a_training_that_was_repeated_with_its_seed_counts_once() -> None:
     """Two equal runs differ from their evaluations by one number, whose spread of 0 is no evidence."""
     copy = records.run(4, three_runs()[0].config, validation_accuracy=STORED[0], validation_loss=1.0)
     runs, evaluations = [*three_runs(), copy], [*three_evaluations(), evaluation(4, NOW[0], [4])]
-    left_out = "Not counted, because settings and seed are those of another run: 4."
+    left_out = "Not counted, because each repeats the training of another run: 4."
     assert difference_notes(evaluations, runs) == [*difference_notes(three_evaluations(), three_runs()), left_out]
     assert difference_notes([evaluations[0], evaluations[3]], [runs[0], copy]) == [left_out]
 
@@ -116,7 +116,7 @@ def test_a_training_that_was_stored_twice_is_one_of_the_mean(again: dict[str, An
     evaluations = [*three_evaluations()[:2], evaluation(3, NOW[1], [3])]
     assert difference_notes(evaluations, runs) == [
         *difference_notes(evaluations[:2], runs[:2]),
-        "Not counted, because settings and seed are those of another run: 3.",
+        "Not counted, because each repeats the training of another run: 3.",
     ]
 
 

@@ -56,7 +56,15 @@ def test_what_differs_by_more_than_chance_is_said_with_its_p() -> None:
     groups, _ = group(two_groups(), BN)
     p = stats.ttest_ind(WITH, WITHOUT, equal_var=False).pvalue
     [note] = group_notes(groups, BN, [])
-    assert note.startswith(f"Differ by more than chance (p < 0.05): rows 1 and 2 (p {p:.2g})")
+    assert note.startswith(f"Differ by more than chance (p < 0.05): rows 1 and 2 (p {p:.3g})")
+
+
+def test_a_p_below_the_limit_is_not_rounded_to_it() -> None:
+    near = (0.53446, 0.53846, 0.53946)
+    other = [run(number, accuracy) for number, accuracy in enumerate(near, start=4)]
+    groups, _ = group([*two_groups()[:3], *other], BN)
+    assert 0.0495 < stats.ttest_ind(WITH, near, equal_var=False).pvalue < 0.05
+    assert "Differ by more than chance (p < 0.05): rows 1 and 2 (p 0.05" not in group_notes(groups, BN, [])[0]
 
 
 def test_what_chance_could_have_done_is_said() -> None:
@@ -92,6 +100,13 @@ def test_of_equal_runs_the_one_with_a_test_accuracy_counts() -> None:
     assert rows[0.005]["test_accuracy_n"] == 0
 
 
+def test_of_equal_runs_the_one_with_curves_counts() -> None:
+    """Pictures of the groups show it."""
+    runs = [run(1, 0.5, seed=1, evaluations_per_cycle=0), run(2, 0.5, seed=1)]
+    [one], repeated = group(runs, ())
+    assert ([own.id for own in one.runs], [own.id for own in repeated]) == ([2], [1])
+
+
 def test_groups_that_mix_settings_say_so() -> None:
     runs = [*two_groups(), run(9, 0.5, lam=0.1)]
     groups, _ = group(runs, BN)
@@ -109,7 +124,7 @@ def test_rows_that_mix_settings_are_not_tested() -> None:
     groups, _ = group(runs, by)
     p = stats.ttest_ind(WITH, [0.407, 0.408, 0.409], equal_var=False).pvalue
     [verdict, mixed] = group_notes(groups, by, [])
-    assert verdict.startswith(f"Differ by more than chance (p < 0.05): rows 1 and 3 (p {p:.2g}); ")
+    assert verdict.startswith(f"Differ by more than chance (p < 0.05): rows 1 and 3 (p {p:.3g}); ")
     assert verdict.endswith("one comparison.")
     assert mixed.startswith("Row 2 of the table mixes runs with different lambda: ") and "not tested" in mixed
 
@@ -142,10 +157,13 @@ def test_what_a_run_resolves_is_what_counts() -> None:
 @pytest.mark.parametrize(
     "spelt",
     [{"step_size": 2250}, {"epochs": 20}, {"epochs": 20, "step_size": 2250}, {"step_epochs": 5.0004}, {"order_seed": 1},
-     {"batch_norm": True, "bn_statistics": "precise", "bn_samples": 10_000}],
+     {"batch_norm": True, "bn_statistics": "precise", "bn_samples": 10_000}, {"evaluations_per_cycle": 2},
+     {"snapshots": True}],
 )  # fmt: skip
 def test_another_spelling_of_a_training_is_no_second_seed(spelt: dict[str, Any]) -> None:
-    """5 epochs of 450 updates are 2250, two cycles are 20 epochs, and `precise` draws 10 000 images."""
+    """5 epochs of 450 updates are 2250, two cycles are 20 epochs, and `precise` draws 10 000 images.
+
+    Evaluations and copies on the way change no update."""
     alike = {key: value for key, value in spelt.items() if key in ("batch_norm", "bn_statistics")}
     runs = [run(1, 0.5, seed=1, **alike), run(2, 0.5, seed=1, **spelt), run(3, 0.6, seed=2, **spelt)]
     [one], repeated = group(runs, ())

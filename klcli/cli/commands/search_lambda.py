@@ -34,8 +34,9 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
     from klcli.report.tables.runs import splits_table
     from klcli.report.tables.studies import choice_sentence, repeats_table, search_table, stages_note
 
-    choice, picture, curves, note = found.choice, None, None, repeats_note(found.stages[0][1])
-    notes = [choice_sentence(choice) if choice else "", stages_note(found), note]
+    choice, picture, curves = found.choice, None, None
+    notes = [choice_sentence(choice) if choice else "", stages_note(found)]
+    notes += dict.fromkeys(repeats_note(runs) for _, runs in found.stages)
     invocation.result(search_table(found), *filter(None, notes))
     pairs = zip(found.studies, found.stages, strict=True)
     stages = [{"study": study, "stage": stage, "runs": [*map(run_document, own)]} for study, (stage, own) in pairs]

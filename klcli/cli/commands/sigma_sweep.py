@@ -24,12 +24,11 @@ def sigma_sweep(
     study = lab.sigma_sweep(config, sigmas, **invocation.seeds)
 
     from klcli.report.plots.studies import sigma_curves
-    from klcli.report.tables.studies import interval_table, sigma_table
     from klcli.report.views import study_view
 
     found = study_view(lab.store, study.id)
     runs = found.runs
-    invocation.result(sigma_table(runs), *[interval_table(runs)] * (invocation.repeats > 1), *found.notes)
+    invocation.result(*found.tables, *found.notes)
     epochs, shown = {run.id: lab.epochs(run) for run in runs}, f"report --study {study.id} --plot"
     picture = invocation.picture(f"study-{study.id:06d}-sigma.png", lambda: sigma_curves(runs, epochs))
     invocation.places(f"{shown} sigma --to sigma.pdf", f"{shown} curves", picture=picture)

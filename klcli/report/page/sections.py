@@ -138,7 +138,7 @@ class Sections:
         found = views.gradients_view(self._store, self._store.gradient_checks.suite())
         yield page.notes(found.notes, is_warning=not all(check["passed"] for check in found.document["checks"]))
         yield from self._pictures(found, "gradients")
-        yield from _shown(replace(found, notes=()))
+        yield from _shown(replace(found, tables=(), notes=()))  # the whole one fits
 
     def _runs(self) -> Iterator[Markup]:
         limit = min(self._selection.limit or LISTED, LISTED)
@@ -189,6 +189,5 @@ def _has_curves(run: Run | RunResult) -> bool:
 
 
 def _shown(found: View) -> Iterator[Markup]:
-    if found.table is not None:
-        yield page.table(found.table)
+    yield from map(page.table, found.tables or filter(None, [found.table]))
     yield page.notes(found.notes)

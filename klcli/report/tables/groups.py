@@ -57,11 +57,11 @@ def varying(runs: Runs) -> tuple[Setting, ...]:
 def group(runs: Runs, by: Sequence[Setting]) -> tuple[list[Group], list[Run | RunResult]]:
     """Return the groups, the highest mean validation accuracy first, and the runs that duplicate another one.
 
-    The same settings with the same seed give the same numbers: duplicates would make the deviation too small. The runs
-    of a lambda search have no test accuracy, a later training with the chosen lambda does: that one counts.
+    The same settings with the same seed give the same numbers: duplicates would make the deviation too small. One with
+    curves counts, but first one with a test accuracy, which the runs of a lambda search do not have.
     """
     firsts: dict[Any, Run | RunResult] = {}  # by what determines their numbers
-    ordered = sorted(runs, key=lambda run: (run.test_accuracy is None, run.id))
+    ordered = sorted(runs, key=lambda one: (one.test_accuracy is None, one.config.evaluations_per_cycle == 0, one.id))
     keys = [numbers_key(run.config, run.step_size, run.epochs) for run in ordered]
     repeated = [run for key, run in zip(keys, ordered, strict=True) if firsts.setdefault(key, run) is not run]
     groups: dict[tuple[Any, ...], list[Run | RunResult]] = {}
@@ -86,10 +86,11 @@ def group_table(groups: Sequence[Group], by: Sequence[Setting]) -> Table:
     return Table(title, (*columns("*row:"), *own, *columns(f"{measures}; ?runs")), rows)
 
 
-def group_notes(groups: Sequence[Group], by: Sequence[Setting], repeated: Runs) -> list[str]:
-    """Return the conclusions from the numbers as sentences."""
+def group_notes(groups: Sequence[Group], by: Sequence[Setting], repeated: Runs, shown: int | None = None) -> list[str]:
+    """Return the conclusions from the numbers as sentences, about the first groups alone if not all are shown."""
     mixed = [", ".join(one.label for one in varying(own.runs) if one not in by) for own in groups]
-    notes = _verdict([one.sample for one in groups], [row for row, labels in enumerate(mixed) if not labels])
+    notes = _verdict([one.sample for one in groups], [row for row, labels in enumerate(mixed) if not labels], shown)
+    groups, mixed = groups[:shown], mixed[:shown]
     for labels in dict.fromkeys(filter(None, mixed)):
         rows = [number for number, own in enumerate(mixed, start=1) if own == labels]
         what = f"{numbered('Row', rows)} of the table {'mixes' if len(rows) == 1 else 'mix'} runs with different"
@@ -112,23 +113,27 @@ def group_notes(groups: Sequence[Group], by: Sequence[Setting], repeated: Runs) 
     return notes
 
 
-def _verdict(samples: Sequence[Sample], alike: Sequence[int]) -> list[str]:
-    """Return what tests of the samples at the positions `alike` say: runs of one setting that differ in their seed."""
+def _verdict(samples: Sequence[Sample], alike: Sequence[int], shown: int | None) -> list[str]:
+    """Return what tests of the samples at the positions `alike` say: runs of one setting that differ in their seed.
+
+    All are tested, and the pairs of the first `shown` named: which differ must not depend on the length of a table.
+    """
     tests, notes = compare([samples[row] for row in alike]), list[str]()
-    comparisons = [replace(one, a=alike[one.a], b=alike[one.b]) for one in tests]
+    rows = range(len(samples))[:shown]
+    comparisons = [replace(one, a=alike[one.a], b=alike[one.b]) for one in tests if alike[one.b] in rows]  # a < b
     same, different = ([one for one in comparisons if one.differs == differs] for differs in (False, True))
-    n = len(comparisons)
+    n = len(tests)
     corrected = f"corrected by Holm for {n} comparisons" if n > 1 else "one comparison"
     test = f"two-sided Welch test of the validation accuracy, {corrected}"
-    if len(same) == n > 1:
-        rows = "rows" if len(alike) == len(samples) else "tested rows"
-        notes.append(f"No two {rows} differ significantly (all p >= {SIGNIFICANCE:g}); {test}.")
+    if len(same) == len(comparisons) > 1:
+        which = "rows" if set(rows) <= set(alike) else "tested rows"
+        notes.append(f"No two {which} differ significantly (all p >= {SIGNIFICANCE:g}); {test}.")
     elif same:
         notes.append(f"No significant difference (p >= {SIGNIFICANCE:g}): rows {_pairs(same)}; {test}.")
     if different:
         notes.append(f"Differ by more than chance (p < {SIGNIFICANCE:g}): rows {_pairs(different)}; {test}.")
-    single = [number for number, sample in enumerate(samples, start=1) if sample.n == 1]
-    if single and len(samples) > 1:
+    single = [row + 1 for row in rows if samples[row].n == 1]
+    if single and len(rows) > 1:
         cure = "`klcli train --repeats 5` gives an error bar"
         notes.append(f"{numbered('Row', single)}: a single seed says nothing about chance, {cure}.")
     return notes
@@ -136,7 +141,7 @@ def _verdict(samples: Sequence[Sample], alike: Sequence[int]) -> list[str]:
 
 def _pairs(comparisons: Sequence[Comparison]) -> str:
     ordered, more = sorted(comparisons, key=lambda one: (one.a, one.b)), len(comparisons) - SHOWN_PAIRS
-    words = [f"{one.a + 1} and {one.b + 1} (p {one.adjusted:.2g})" for one in ordered[:SHOWN_PAIRS]]
+    words = [f"{one.a + 1} and {one.b + 1} (p {one.adjusted:.3g})" for one in ordered[:SHOWN_PAIRS]]
     return ", ".join(words) + (f", and {more} {counted(more, 'pair')} more" if more > 0 else "")
 
 
