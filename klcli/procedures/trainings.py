@@ -148,7 +148,7 @@ def restored(setup: Setup, store: Store, run: Run, *, is_here: bool = True) -> S
     snapshot, remark = store.runs.snapshot(run)
     done = snapshot.epochs[-1].epoch if snapshot and snapshot.epochs else 0
     versions, changed = continued(run.versions, done, environment().versions) if is_here else (run.versions, "")
-    store.runs.record_versions(run.id, versions, snapshot.step if snapshot else -1)
+    store.runs.record_versions(run.id, versions, snapshot.step if snapshot else 0)
     differing = changed and f"run {run.id} was trained with {changed}: its bits can differ from here on"
     for warning in filter(None, [remark, differing]):
         setup.observer.warn(warning)

@@ -119,8 +119,8 @@ class Runs:
             self.rewind(db, run_id, step)
             db.table("runs").update(run_id, {"versions": json.dumps(versions)})
 
-    def rewind(self, db: Tables, run_id: int, step: float = -1) -> None:
-        """Keep evaluations until `step` updates, in a transaction, and set the columns of the run that sum them up."""
+    def rewind(self, db: Tables, run_id: int, step: float = 0) -> None:
+        """Keep evaluations until `step` updates (0: the seed gives that network again), and sum them up in the row."""
         db.execute("DELETE FROM epochs WHERE run_id = ? AND step > ?", [run_id, step])
         of_run, last = "FROM epochs WHERE run_id = runs.id", ", ".join(OF_LAST)
         every = f"SELECT coalesce(max(epoch), 0), max(validation_accuracy) {of_run}"

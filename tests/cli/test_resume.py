@@ -134,6 +134,29 @@ def test_a_run_that_lost_a_checkpoint_has_no_epochs_after_the_one_that_is_left(
     assert [row["epoch"] for row in rows("epochs")] == [*range(13)]
 
 
+class Failing(Observer):
+    """Ends a training that has said where it continues, before it evaluates anything."""
+
+    def say(self, message: str) -> None:
+        if " continues after epoch " in message:
+            raise OSError("killed")
+
+
+def test_a_run_that_begins_again_and_ends_at_once_keeps_the_evaluation_of_the_untrained_network(
+    here: Klcli, rows: Rows, tmp_path: Path
+) -> None:
+    """Its seed gives that network again, and the evaluation was told."""
+    with pytest.raises(Interrupted):
+        Lab(data="synthetic").train(CONFIG, on_evaluation=lambda _: os.kill(os.getpid(), signal.SIGINT))
+    for file in (tmp_path / "results/checkpoints").glob("*"):
+        file.unlink()
+    told = [row for row in rows("epochs") if row["epoch"] == 0]
+    for _ in range(2):
+        with pytest.raises(OSError, match="killed"):
+            Lab(data="synthetic", observer=Failing()).resume(1)
+        assert rows("epochs") == told != []
+
+
 def test_other_images_are_refused_by_their_sha256(
     interrupted: None, here: Klcli, refused: Refused, change: Callable[..., None]
 ) -> None:
