@@ -192,11 +192,12 @@ def temporary_folder() -> Iterator[Path]:
     folder = system_temporary() / f"klcli-{secrets.token_hex(8)}"
 
     def remove() -> None:
-        ended = folder
+        ended = Path(f"{folder}-ended")
         # A worker that still writes does not find it by another name. Windows refuses both while a file in it is open.
-        with contextlib.suppress(OSError):
-            ended = folder.rename(f"{folder}-ended")
-        shutil.rmtree(ended, ignore_errors=True)
+        with contextlib.suppress(OSError):  # also where a second signal ends a process that is here already
+            folder.rename(ended)
+        for one in (ended, folder):
+            shutil.rmtree(one, ignore_errors=True)
 
     atexit.register(remove)  # whatever holds the block open
     with at_the_end(remove):

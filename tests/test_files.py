@@ -197,3 +197,11 @@ except Exception as error:
 def test_a_place_without_permission_is_refused_before_anything_is_computed() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_PERMISSIONS], capture_output=True, text=True, check=True)
     assert done.stdout == "/usr/none/deep/page.md: cannot be written (/usr is read-only), choose another folder\n"
+
+
+def test_a_folder_whose_removal_had_begun_is_removed() -> None:
+    """A second signal ends the process while the first one's removal has come as far as the new name."""
+    with temporary_folder() as folder:
+        (folder / "file").touch()
+        ended = folder.rename(f"{folder}-ended")
+    assert not ended.exists()
