@@ -52,5 +52,7 @@ SETTINGS: dict[str, Setting] = settings_of(TrainConfig)
 _WITHOUT_SEEDS = {  # but that of the split
     one.key: one.default for one in SETTINGS.values() if (one.is_seed or one.is_name) and "." not in one.key
 }
-_NO_NUMBER = ("step_epochs", "evaluations_per_cycle", "snapshots")  # of the network after the last update
-_NOT_COMPARED = {one.key: one.default for one in SETTINGS.values() if one.is_resolved or one.key in _NO_NUMBER}
+NO_NUMBER = ("evaluations_per_cycle", "snapshots")  # settings on which no number of the last network depends
+_NOT_COMPARED = {
+    one.key: one.default for one in SETTINGS.values() if one.is_resolved or one.key in ("step_epochs", *NO_NUMBER)
+}

@@ -153,6 +153,7 @@ def test_what_varies_is_recorded_and_said(
         (("--dropout", "0.3"), ",dropout"),
         (("--lambda", "0.1"), ""),  # a row of its own
         (("--seed", "8"), ""),
+        (("--seed", "8", "--evaluations-per-cycle", "0"), ""),
     ],
 )
 def test_the_ranking_named_next_does_not_pool_these_repeats_with_others(

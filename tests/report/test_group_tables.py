@@ -170,6 +170,17 @@ def test_another_spelling_of_a_training_is_no_second_seed(spelt: dict[str, Any])
     assert ([run.id for run in one.runs], [run.id for run in repeated]) == ([1, 3], [2])
 
 
+@pytest.mark.parametrize(("name", "value"), [("evaluations_per_cycle", 0), ("snapshots", True)])
+def test_evaluations_and_copies_on_the_way_divide_rows_only_if_they_are_asked_for(name: str, value: object) -> None:
+    own: list[dict[str, Any]] = [{}, {name: value}]
+    runs = [run(2 * n + k, 0.5, seed=k, **extra) for n, extra in enumerate(own) for k in (1, 2)]
+    [one], repeated = group([runs[0], runs[3]], ())
+    assert not [note for note in group_notes([one], (), repeated) if "mix" in note]
+    groups, repeated = group(runs, by := settings_named([name]))
+    assert ([[run.id for run in one.runs] for one in groups], repeated) == ([[1, 2], [3, 4]], [])
+    assert not [note for note in group_notes(groups, by, repeated) if "mix" in note]
+
+
 def test_columns_have_short_names() -> None:
     assert columns_of(settings_named(["hidden", "bn", "lambda", "hidden"])) == ("hidden", "batch_norm", "lambda")
     assert columns_of(settings_named(["init", "n_s", "n_batch", "step-size", "weight_decay"])) == (

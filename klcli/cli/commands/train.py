@@ -111,12 +111,12 @@ def _show_repeats(invocation: Invocation, study: int) -> None:
 def _columns(invocation: Invocation, run: Run) -> str:
     """`hidden,bn,lambda`, and the settings in which runs that share these with a run differ: no mean is over both."""
     from klcli.procedures.run_lookup import images_of_run
-    from klcli.report.tables.groups import varying
+    from klcli.report.tables.groups import mixing
 
     store, config = invocation.lab.store, run.config
     alike = RunFilter(state="complete", hidden=config.hidden, batch_norm=config.batch_norm, lam=config.lam)
     found, _ = store.runs.results(alike.on_images_of(images_of_run(store, run)))
-    return ",".join(["hidden", "bn", "lambda", *(one.option.removeprefix("--") for one in varying(found))])
+    return ",".join(["hidden", "bn", "lambda", *(one.option.removeprefix("--") for one in mixing(found))])
 
 
 def _ranking(invocation: Invocation, run: Run, view: str) -> str:

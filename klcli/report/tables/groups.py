@@ -11,7 +11,7 @@ from klcli.report.tables.studies import sample_of, spread
 from klcli.report.tables.table import Column, Row, Shown, Table, columns
 from klcli.report.words import counted, images_words, not_counted, numbered, setting_value, value_words
 from klcli.settings.run_names import names_of, ranges_words
-from klcli.settings.sameness import SETTINGS, differences, numbers_key, settings_and_seeds, without_seeds
+from klcli.settings.sameness import NO_NUMBER, SETTINGS, differences, numbers_key, settings_and_seeds, without_seeds
 from klcli.settings.setting import Setting
 from klcli.settings.train_config import TRANSDUCTIVE
 from klcli.store.records import Run, RunResult
@@ -54,15 +54,24 @@ def varying(runs: Runs) -> tuple[Setting, ...]:
     return tuple(one for one in found if not (one.key == "step_epochs" and has_one_n_s))
 
 
+def mixing(runs: Runs) -> tuple[Setting, ...]:
+    """Return those of `varying` on which numbers depend: no mean is over several values of them."""
+    return tuple(one for one in varying(runs) if one.key not in NO_NUMBER)
+
+
 def group(runs: Runs, by: Sequence[Setting]) -> tuple[list[Group], list[Run | RunResult]]:
     """Return the groups, the highest mean validation accuracy first, and the runs that duplicate another one.
 
-    The same settings with the same seed give the same numbers: duplicates would make the deviation too small. One with
-    curves counts, but first one with a test accuracy, which the runs of a lambda search do not have.
+    The same settings with the same seed give the same numbers: duplicates in a row would make its deviation too small.
+    One with curves counts, but first one with a test accuracy, which the runs of a lambda search do not have.
     """
+    dividing = [one.key for one in by if one.key in NO_NUMBER]
     firsts: dict[Any, Run | RunResult] = {}  # by what determines their numbers
     ordered = sorted(runs, key=lambda one: (one.test_accuracy is None, one.config.evaluations_per_cycle == 0, one.id))
-    keys = [numbers_key(run.config, run.step_size, run.epochs) for run in ordered]
+    keys = [
+        (numbers_key(run.config, run.step_size, run.epochs), *(setting_value(run, key) for key in dividing))
+        for run in ordered
+    ]
     repeated = [run for key, run in zip(keys, ordered, strict=True) if firsts.setdefault(key, run) is not run]
     groups: dict[tuple[Any, ...], list[Run | RunResult]] = {}
     for run in firsts.values():
@@ -88,7 +97,7 @@ def group_table(groups: Sequence[Group], by: Sequence[Setting]) -> Table:
 
 def group_notes(groups: Sequence[Group], by: Sequence[Setting], repeated: Runs, shown: int | None = None) -> list[str]:
     """Return the conclusions from the numbers as sentences, about the first groups alone if not all are shown."""
-    mixed = [", ".join(one.label for one in varying(own.runs) if one not in by) for own in groups]
+    mixed = [", ".join(one.label for one in mixing(own.runs) if one not in by) for own in groups]
     notes = _verdict([one.sample for one in groups], [row for row, labels in enumerate(mixed) if not labels], shown)
     groups, mixed = groups[:shown], mixed[:shown]
     for labels in dict.fromkeys(filter(None, mixed)):
