@@ -69,11 +69,9 @@ def assignment(
         sections = [*report.sections(found, lab.epochs)]
         files, is_edited = report.write(folder, found, sections, typed_command(), invocation.picture)
         if is_edited:
-            stays = (
-                "is edited and stays as it is, with the old numbers in its sentences; it has the new figures and tables"
-            )
-            stays += ". Move it away to get a new one"
-            invocation.warn(f"{folder / report.DOCUMENT} {stays}")
+            stays = "is edited and stays as it is, with the old numbers in its sentences"
+            cure = "it has the new figures and tables. Move it away to get a new one"
+            invocation.warn(f"{folder / report.DOCUMENT} {stays}; {cure}")
         invocation.result("")
         named = {"index": report.INDEX, "document": report.DOCUMENT}
         invocation.places(**{kind: folder / name for kind, name in named.items()})
