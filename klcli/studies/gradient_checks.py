@@ -1,5 +1,6 @@
 """Gradient checks of whole networks: the course's set, or one network, on a slice of the images."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from klcli.compiled import open_team
 from klcli.data.dataset import Split
 from klcli.engine.gradient_check import TensorCheck, check_gradients
 from klcli.engine.network import Network, stack
+from klcli.errors import ConfigError
 from klcli.settings.procedures import CheckSettings
 from klcli.settings.setting import MAX_INTEGER, require
 from klcli.settings.train_config import TrainConfig
@@ -56,17 +58,22 @@ def with_and_without_l2(config: TrainConfig) -> list[Stack]:
 def check_network(
     configs: Stack, train: Split, settings: CheckSettings, on_entries: Callable[[int], None] = lambda n: None
 ) -> NetworkCheck:
-    """Check a network, or a stack, on the first training images. Raises ConfigError if there are too few of them."""
+    """Check a network, or a stack, on the first training images.
+
+    Raises ConfigError if there are too few of them, or if a gradient is not finite.
+    """
     started = time.perf_counter()
     network, lam, X, y = checked_minibatch(configs, train, settings)
     smoothing = configs[0].label_smoothing
-    with open_team(np.float64) as team:  # the gradients of the code that trains
+    with np.errstate(all="ignore"), open_team(np.float64) as team:  # the gradients of the code that trains
         loss = partial(team.cross_entropy, smoothing=smoothing)
         _, gradients = team.accelerated(network).gradients(X, y, lam, loss=loss)
-    tensors = check_gradients(
-        network, X, y, lam, h=settings.h, method=settings.method, smoothing=smoothing, on_entries=on_entries,
-        atol=settings.atol or 0.0, decimals=settings.decimals, gradients=gradients,
-    )  # fmt: skip
+        tensors = check_gradients(
+            network, X, y, lam, h=settings.h, method=settings.method, smoothing=smoothing, on_entries=on_entries,
+            atol=settings.atol or 0.0, decimals=settings.decimals, gradients=gradients,
+        )  # fmt: skip
+    if not all(math.isfinite(tensor.max_absolute) for tensor in tensors):
+        raise ConfigError(f"the gradients are not finite, {configs[0].cure_of_divergence}")
     return NetworkCheck(configs, tuple(tensors), settings, time.perf_counter() - started)
 
 

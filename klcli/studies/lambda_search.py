@@ -9,7 +9,7 @@ import numpy as np
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.plans import repeat
-from klcli.studies.statistics import Sample
+from klcli.studies.statistics import Sample, binomial_variance
 
 VALUES = 2  # spawn key of the generator that draws lambdas, distinct from those of training and data
 
@@ -96,7 +96,7 @@ def choose(tried: Sequence[Tried], n_validation: int) -> Choice:
     """
     converged = sorted((one for one in tried if one.accuracies), key=lambda one: one.lam)
     best = min(converged, key=lambda one: one.order)
-    error = math.sqrt(best.accuracy * (1 - best.accuracy) / n_validation / len(best.accuracies))
+    error = math.sqrt(binomial_variance(best.accuracy, n_validation) / len(best.accuracies))
     if len(best.accuracies) > 1:
         error = max(error, Sample(best.accuracies).standard_error)
     equals = [one for one in converged if one.diverging == best.diverging]

@@ -13,6 +13,7 @@ from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import require, value_of, with_values
 from klcli.settings.split_config import listed
 from klcli.settings.train_config import TrainConfig
+from klcli.studies.statistics import binomial_variance
 
 RANGE_TEST_DEFAULTS: dict[str, Any] = {  # no weight average: it lags behind eta
     "eta_min": 1e-5, "eta_max": 1.0, "epochs": 1, "evaluations_per_cycle": 40, "weight_average": 0.0,
@@ -101,7 +102,7 @@ def suggest(etas: Sequence[float], accuracies: Sequence[float], n: int) -> Sugge
     """
     smooth = [median_low(accuracies[max(0, i - 1) : i + 2]) for i in range(len(accuracies))]
     start, top = (smooth[0], max(smooth)) if smooth else (0.0, 0.0)
-    if top - start <= 3 * math.sqrt(2 * top * (1 - top) / n):
+    if top - start <= 3 * math.sqrt(2 * binomial_variance(top, n)):
         return None
     begins = next(i for i, value in enumerate(smooth) if value >= start + RISEN * (top - start))
     return Suggestion(etas[begins], etas[smooth.index(top)])

@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import accumulate, combinations
 
 SIGNIFICANCE = 0.05
+EQUAL = 1e-12  # relative: a smaller deviation is rounding
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,18 @@ class Sample:
 
     @cached_property
     def half_interval(self) -> float | None:
-        """Half the width of the 95 % interval of the mean by Student's t; None for a single value."""
-        return quantile(self.n - 1) * self.standard_error if self.n > 1 else None
+        """Half the width of the 95 % interval of the mean by Student's t; None for a single value, or equal ones.
+
+        Values that are equal but for rounding, as accuracies on few images, do not say how much others would differ.
+        """
+        is_spread = self.n > 1 and self.standard_error > EQUAL * max(map(abs, self.values))
+        return quantile(self.n - 1) * self.standard_error if is_spread else None
+
+
+def binomial_variance(p: float, n: int) -> float:
+    """Return the variance p (1 - p) / n of an accuracy p on n images, for p of 0 and 1 that of 1 / (n + 2)."""
+    p = min(max(p, 1 / (n + 2)), 1 - 1 / (n + 2))
+    return p * (1 - p) / n
 
 
 def quantile(freedom: float) -> float:

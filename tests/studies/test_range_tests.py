@@ -45,6 +45,17 @@ def test_a_rise_of_three_standard_errors_is_chance() -> None:
     assert suggest(ETAS, above, 5000) == Suggestion(ETAS[6], ETAS[6])
 
 
+def test_one_lucky_image_of_a_few_is_chance() -> None:
+    """At an accuracy of 1 on a single image, the binomial variance alone would be 0."""
+    assert suggest(ETAS, [0.0] * 6 + [1.0] * 6, 1) is None
+    assert suggest(ETAS, [0.0] * 6 + [1.0] * 6, 50) == Suggestion(ETAS[6], ETAS[6])
+
+
+def test_a_range_without_extent_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--eta-min 0\.1: a range test rises"):
+        range_test(TrainConfig(eta_min=0.1, eta_max=0.1), ("eta_min", "eta_max"))
+
+
 def test_a_range_test_is_one_epoch_with_forty_evaluations() -> None:
     config = range_test(TrainConfig(hidden=(20,)), ())
     times = budget_of(config, 45_000)

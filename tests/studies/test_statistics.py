@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from klcli.studies.statistics import Sample, compare, holm, welch
+from klcli.studies.statistics import Sample, binomial_variance, compare, holm, welch
 
 SAMPLES = [(0.51, 0.53), (0.51, 0.52, 0.55), tuple(np.random.default_rng(0).normal(0.52, 0.004, 20))]
 
@@ -50,11 +50,27 @@ def test_welch_is_that_of_scipy(a: tuple[float, ...], b: tuple[float, ...]) -> N
 def test_repeats_without_any_spread() -> None:
     """Sigma 1e-4 without BN: every seed gives chance exactly."""
     chance, better = Sample((0.1, 0.1, 0.1)), Sample((0.5, 0.5))
-    assert chance.half_interval == 0
+    assert (chance.std, chance.half_interval) == (0, None)  # others need not be equal
     assert welch(chance, Sample((0.1, 0.1))) == 1
     assert welch(chance, better) is None  # two seeds may agree by chance: that is no evidence without limit
     # 0.4 and 0.5: mean 0.45, standard error 0.05, so t = 7 with one degree of freedom.
     assert welch(chance, Sample((0.4, 0.5))) == pytest.approx(2 * stats.t.sf(7, 1))
+
+
+def test_differences_that_are_equal_but_for_rounding_have_no_interval() -> None:
+    """One image of 222 more in both runs: the differences of the accuracies differ in their last bits."""
+    gained = tuple((right + 1) / 222 - right / 222 for right in (101, 122, 130))
+    assert len(set(gained)) > 1
+    assert Sample(gained).half_interval is None
+    assert Sample((1 / 222, 1 / 222, 2 / 222)).half_interval == pytest.approx(4.303 / 222 / 3, rel=1e-3)
+
+
+def test_the_variance_of_an_accuracy_by_hand() -> None:
+    """That of a Bernoulli variable over n; where no image or every one is right, that of one among n + 2."""
+    assert binomial_variance(0.5, 2500) == 0.25 / 2500
+    assert binomial_variance(0.1, 10) == pytest.approx(np.var([1.0] + [0.0] * 9) / 10)
+    for p in (0.0, 1.0):
+        assert binomial_variance(p, 10) == pytest.approx(np.var([1.0] + [0.0] * 11) / 10)
 
 
 def test_holm_by_hand() -> None:

@@ -81,11 +81,14 @@ def difference_notes(evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> 
             notes.append(f"{split} accuracy {means}, mean of {own.n} runs with its 95 % interval")
         pairs = zip(now, before, strict=True)
         sample = Sample(tuple(a - b for a, b in pairs if a is not None and b is not None))
-        if (half := sample.half_interval) is not None:  # of two values or more
+        if (half := sample.half_interval) is not None:
             low, high = sample.mean - half, sample.mean + half
             interval = f"95 % interval from {low:+.4f} to {high:+.4f}"
             differs = f"{split} accuracy differs by {sample.mean:+.4f} on the mean of {sample.n} runs"
             notes.append(f"{differs}, {interval}: {'no more' if low <= 0 <= high else 'more'} than chance")
+        elif sample.n > 1:
+            differs = f"{split} accuracy differs by {sample.mean:+.4f} in each of {sample.n} runs"
+            notes.append(f"{differs}: equal differences have no interval")
     if repeated := {run.id for run in runs} - {run.id for _, run in trainings}:
         notes.append(not_counted(repeated))
     return notes
