@@ -1,5 +1,6 @@
 """Reevaluation: evaluate trained networks with other BN statistics, over flips and shifts, or as an ensemble."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,11 +8,11 @@ from dataclasses import dataclass
 from klcli.data.augmentation import views
 from klcli.data.dataset import Split, Splits
 from klcli.engine.network import Network
-from klcli.errors import ConfigError
+from klcli.errors import ConfigError, Diverged
 from klcli.evaluation.bn_statistics import for_split, with_policy
 from klcli.evaluation.metrics import Score, log_mean, log_probabilities, score_of
 from klcli.settings.procedures import EvaluationSettings
-from klcli.settings.train_config import SAMPLES, TRANSDUCTIVE, TrainConfig
+from klcli.settings.train_config import SAMPLES, TRANSDUCTIVE, TrainConfig, check_statistics
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,12 @@ class Reevaluation:
 def reevaluate(networks: Sequence[TrainedNetwork], splits: Splits, settings: EvaluationSettings) -> Reevaluation:
     """Evaluate the mean probabilities over networks that were trained on these splits, and over views of the images.
 
-    Raises ConfigError if a setting does not apply to a network.
+    Raises ConfigError if a setting does not apply to a network, Diverged if the loss is not finite.
     """
     started = time.perf_counter()
     policies = [policy_of(one.name, one.config, settings) for one in networks]
+    for policy in policies:
+        check_statistics(policy, len(splits.validation), len(splits.test))
     prepared = []
     for one in networks:
         seed = one.config.shared_seed if settings.seed is None else settings.seed
@@ -61,6 +64,8 @@ def reevaluate(networks: Sequence[TrainedNetwork], splits: Splits, settings: Eva
         return score_of(log_mean(log_P), part)
 
     validation, test = score(splits.validation), score(splits.test)
+    if not math.isfinite(validation.loss + test.loss):
+        raise Diverged(f"{', '.join(one.name for one in networks)}: the loss is not finite, nothing is stored")
     used = sorted({policy for policy in policies if policy})
     drawn_from = {"precise": splits.train, "adaptive": splits.test}.get(settings.bn_statistics or "")
     samples = min(settings.samples, len(drawn_from)) if settings.samples and drawn_from else None

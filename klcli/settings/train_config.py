@@ -136,8 +136,8 @@ class TrainConfig(Settings):
         check_samples(self.bn_statistics, self.bn_samples)
         limits = f"--eta-min {self.eta_min} is above --eta-max {self.eta_max}: lower the first or raise the second"
         require(self.schedule == "constant" or self.eta_min <= self.eta_max, limits)
-        rising = f"--eta-min {self.eta_min}: a range test must begin above 0"
-        require(self.schedule != "range" or self.eta_min > 0, rising)
+        rising = f"--eta-min {self.eta_min}: a range test rises from above 0 to a larger --eta-max"
+        require(self.schedule != "range" or 0 < self.eta_min < self.eta_max, rising)
         if self.schedule not in CYCLIC:
             why = f"schedule {self.schedule} has no cycles, choose {' or '.join(CYCLIC)}"
             require(self.eta_decay == 1, f"--eta-decay {self.eta_decay}: {why}")
@@ -258,6 +258,12 @@ class TrainConfig(Settings):
         unknown = ", ".join(sorted(flat - set(settings_of(cls))))
         require(not unknown, f"config: unknown setting {unknown}, a newer klcli may have written it")
         return cls(**values | {"split": SplitConfig(**split)})
+
+
+def check_statistics(policy: str | None, validation: int, test: int) -> None:
+    """Raise ConfigError if a policy takes BN statistics of a single image: their variance is 0."""
+    n = {"batch": min(validation, test), "adaptive": test}.get(policy or "", 2)
+    require(n > 1, f"--bn-statistics {policy}: takes those of a single image, use more images or another policy")
 
 
 def check_samples(policy: str, samples: int | None) -> None:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from klcli.engine import schedules
 from klcli.errors import ConfigError
-from klcli.settings.setting import MAX_INTEGER, require
-from klcli.settings.train_config import CYCLIC, TrainConfig
+from klcli.settings.setting import require
+from klcli.settings.train_config import CYCLIC, TrainConfig, check_statistics
 
 MAX_EVALUATIONS = 1_000_000  # rows per run in the database
+MAX_UPDATES = 10**11  # years; with longer ones, the products of lengths overflow
 
 
 @dataclass(frozen=True)
@@ -58,22 +59,24 @@ class Budget:
 def budget_of(config: TrainConfig, n: int | None = None) -> Budget:
     """Return the budget of a training on n images, by default those of its split in CIFAR-10.
 
-    Raises ConfigError if they are fewer than one minibatch.
+    Raises ConfigError if they are fewer than one minibatch, or no training has this length.
     """
     n = config.split.sizes()[0] if n is None else n
     if config.batch_size > n:
         raise ConfigError(f"--batch-size {config.batch_size}: larger than the {n} training images, give at most {n}")
+    check_statistics(config.bn_statistics if config.batch_norm else None, *config.split.sizes()[1:])
     per_epoch = n // config.batch_size
+    half = f"--step-size {config.step_size}" if config.step_size else f"--step-epochs {config.step_epochs:g}"
+    length = f"--cycles {config.cycles} {half}" if config.epochs is None else f"--epochs {config.epochs}"
     n_s = config.step_size or config.step_epochs * per_epoch
-    require(n_s <= MAX_INTEGER, f"--step-epochs {config.step_epochs:g}: more than {MAX_INTEGER} updates, give fewer")
+    require(n_s <= MAX_UPDATES, f"{half}: more than {MAX_UPDATES} updates, give fewer")
     step_size = max(1, round(n_s))
     total = 2 * step_size * config.cycles if config.epochs is None else config.epochs * per_epoch
+    require(total <= MAX_UPDATES, f"{length}: more than {MAX_UPDATES} updates, give fewer")
     cycle = max(total, 1) if config.schedule in ("range", "one-cycle") else 2 * step_size
     per_evaluation = cycle / config.evaluations_per_cycle if config.evaluations_per_cycle else per_epoch
     evaluations = 0 if config.evaluations_per_cycle == 0 else math.floor(total / per_evaluation)
     if evaluations > MAX_EVALUATIONS:
-        half = f"--step-size {config.step_size}" if config.step_size else f"--step-epochs {config.step_epochs:g}"
-        length = f"--cycles {config.cycles} {half}" if config.epochs is None else f"--epochs {config.epochs}"
         often = f" --evaluations-per-cycle {config.evaluations_per_cycle}" if config.evaluations_per_cycle else ""
         raise ConfigError(f"{length}{often}: more than {MAX_EVALUATIONS} evaluations, give fewer")
     steps = {round(per_evaluation * number) for number in range(1, evaluations + 1)} - {0}

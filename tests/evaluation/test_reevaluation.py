@@ -1,5 +1,6 @@
 """Reevaluation: probabilities averaged by hand in float64, and settings that are refused."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from klcli.data.dataset import Dataset, Split, Splits, split
 from klcli.engine.network import Network
-from klcli.errors import ConfigError
+from klcli.errors import ConfigError, Diverged
 from klcli.evaluation.metrics import Score, log_mean
 from klcli.evaluation.reevaluation import TrainedNetwork, reevaluate
 from klcli.settings.procedures import EvaluationSettings
@@ -163,6 +164,24 @@ def test_a_run_that_ended_with_batch_statistics_keeps_them(networks: list[Traine
     assert found.test == expected(probabilities(own.network, pixels(splits.test), pixels(splits.test)), splits.test)
     mixed = reevaluate([own, networks[1]], splits, EvaluationSettings())
     assert (mixed.policy, mixed.transductive) == ("batch ema", True)
+
+
+@pytest.mark.parametrize(("policy", "n"), [("batch", 1), ("adaptive", 1), ("precise", 2)])
+def test_statistics_of_a_single_image_are_refused(
+    networks: list[TrainedNetwork], splits: Splits, policy: str, n: int
+) -> None:
+    one = replace(splits.test, rows=splits.test.rows[:1], labels=splits.test.labels[:1])
+    few, settings = replace(splits, test=one), EvaluationSettings(bn_statistics=policy)
+    with pytest.raises(ConfigError, match="of a single image") if n == 1 else nullcontext():
+        reevaluate(networks[:1], few, settings)
+
+
+def test_a_loss_that_is_not_finite_is_no_evaluation(networks: list[TrainedNetwork], splits: Splits) -> None:
+    arrays = networks[0].network.state()
+    last = max(name for name in arrays if name.endswith(".W"))
+    broken = replace(networks[0], network=restore(networks[0].config, arrays | {last: arrays[last] * np.nan}))
+    with pytest.raises(Diverged, match="run 1: the loss is not finite"):
+        reevaluate([broken], splits, EvaluationSettings())
 
 
 def test_the_seed_decides_which_images_are_drawn(networks: list[TrainedNetwork], splits: Splits) -> None:

@@ -130,6 +130,7 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"dtype": "float16"}, "float16"),
     ({"lam": -0.1}, "-0.1"),
     ({"lam": NAN}, "nan"),
+    ({"schedule": "range", "eta_min": 0.1, "eta_max": 0.1}, "--eta-min 0.1: a range test rises"),
     ({"lam": INFINITY}, "inf"),
     ({"bn_momentum": 1.0}, "1.0"),
     ({"bn_momentum": -0.1}, "-0.1"),

@@ -1,12 +1,16 @@
 """Budget: numbers of updates, epochs and evaluations, by hand."""
 
 import re
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from klcli.errors import ConfigError
+from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
+from klcli.store.records import _LONGEST, _SHORTEST
 from klcli.training.budget import budget_of
 
 
@@ -25,6 +29,45 @@ def test_the_defaults_make_two_cycles_of_4500_updates_in_20_epochs() -> None:
 def test_half_a_cycle_that_the_database_cannot_hold_is_refused_by_name(step_epochs: float) -> None:
     with pytest.raises(ConfigError, match=f"--step-epochs {re.escape(f'{step_epochs:g}')}: more than .* give fewer"):
         budget_of(TrainConfig(step_epochs=step_epochs, epochs=1), 45_000)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"step_size": 10**11 + 1, "epochs": 1}, "--step-size 100000000001: "),
+        ({"epochs": 222_222_223, "evaluations_per_cycle": 0}, "--epochs 222222223: "),
+        ({"cycles": 2, "step_size": 10**11, "evaluations_per_cycle": 0}, "--cycles 2 --step-size 100000000000: "),
+    ],
+)
+def test_what_would_take_years_is_refused_before_it_is_stored(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        budget_of(TrainConfig(**settings), 45_000)
+    assert str(refusal.value) == f"{named}more than 100000000000 updates, give fewer"
+
+
+def test_every_length_that_is_trained_can_be_read_again() -> None:
+    """The longest half cycle, of which one epoch of a single update is the smallest part."""
+    times = budget_of(TrainConfig(step_size=10**11, epochs=1, split=SplitConfig(subset=100)), 100)
+    assert _SHORTEST < times.cycles < times.step_size < _LONGEST  # what `require_length` takes for damage otherwise
+
+
+@pytest.mark.parametrize(
+    ("policy", "split", "is_refused"),
+    [
+        ("batch", SplitConfig(validation=1), True),
+        ("batch", SplitConfig(validation=2), False),
+        ("batch", SplitConfig(subset=8), True),  # one test image
+        ("adaptive", SplitConfig(subset=8), True),
+        ("adaptive", SplitConfig(validation=1), False),  # 10 000 test images
+        ("precise", SplitConfig(subset=8), False),
+    ],
+)
+def test_statistics_of_a_single_image_are_refused(policy: str, split: SplitConfig, is_refused: bool) -> None:
+    """Its variance is 0: BN maps it to beta, or, of an image that it was not taken from, to 1e4 and more."""
+    config = TrainConfig(batch_norm=True, bn_statistics=policy, batch_size=8, split=split)
+    with pytest.raises(ConfigError, match=f"{policy}: takes those of a single") if is_refused else nullcontext():
+        budget_of(config)
+    budget_of(replace(config, batch_norm=False, bn_statistics="ema"))
 
 
 @pytest.mark.parametrize(
