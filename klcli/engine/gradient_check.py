@@ -17,7 +17,7 @@ DECIMALS = 6  # numpy.testing.assert_array_almost_equal compares that many, if n
 MOST_DECIMALS, FEWEST_DECIMALS = 16, -308  # those of a float64 near 1; 10^308 is the largest power of ten
 ROUNDINGS = 100  # an error below that many roundings of the largest gradient of the network counts as 0
 COMPLEX_STEP = 1e-30  # h: the truncation error is of the order h^2, far below a rounding error
-CHUNK = 500_000  # numbers in the perturbed copies at a time: 4 MB, of which a second-level cache holds a part
+CHUNK = 500_000  # numbers in perturbed copies, or their activations, at a time: 4 MB, partly in a second-level cache
 
 Cost = Callable[[Network], tuple[np.ndarray, list[np.ndarray]]]  # J, and the mask of active units of every ReLU
 
@@ -102,14 +102,15 @@ def check_gradients(
         _, gradients = network.gradients(X, y, lam, loss=partial(cross_entropy, smoothing=smoothing))
     ends = (h, -h) if method == "centred" else (h, 0.0)
     inputs, _ = network.inputs(X)
+    activations = sum(S.size for S in inputs.values()) - X.size  # in every perturbed copy
     at_a_kink = any((S == 0).any() for name, S in inputs.items() if isinstance(network.layers[name], ReLU))
     checks = []
     for name, ga in gradients.items():
-        check = compare(name, ga, *_numerical_gradient(network, name, cost, ends, on_entries), decimals)
+        check = compare(name, ga, *_numerical_gradient(network, name, cost, ends, activations, on_entries), decimals)
         # Not by the ratio of maxima, whose floor would hide a small gradient.
         is_far = check.max_absolute >= atol * min(1.0, 2 * np.abs(ga).max(initial=0.0))
         if is_far or (check.kinks == check.entries and not at_a_kink):
-            gc, _ = _numerical_gradient(network, name, cost, (1j * COMPLEX_STEP, 0.0), lambda count: None)
+            gc, _ = _numerical_gradient(network, name, cost, (1j * COMPLEX_STEP, 0.0), activations, lambda count: None)
             check = replace(check, complex_step=_error_of_complex_step(name, gradients, gc, network, inputs))
         checks.append(check)
     return checks
@@ -135,11 +136,13 @@ def _error_of_complex_step(
 
 
 def _numerical_gradient(
-    network: Network, name: str, cost: Cost, ends: tuple[complex, float], on_entries: Callable[[int], None]
-) -> tuple[np.ndarray, np.ndarray]:
+    network: Network, name: str, cost: Cost, ends: tuple[complex, float], activations: int,
+    on_entries: Callable[[int], None],
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return the numerical gradient of one tensor and the mask of entries that cross a kink, both shaped like it.
 
-    `ends` are the shifts of both ends of the difference, for the complex step an imaginary one and 0.
+    `ends` are the shifts of both ends of the difference, for the complex step an imaginary one and 0; `activations` the
+    numbers that a pass through the network computes.
 
     Many entries are perturbed at once, each in its own copy of the tensor along a new leading axis; the
     layers broadcast over it as over replicas. Replicas are independent, so an entry is perturbed in all m of them.
@@ -148,7 +151,7 @@ def _numerical_gradient(
     layer, theta = network.layers[layer_name], network.parameters()[name]
     flat = theta.reshape(*theta.shape[:-2], -1)
     numerical, kinks = np.empty_like(flat), np.zeros(flat.shape, dtype=bool)
-    at_once = min(max(1, CHUNK // theta.size), flat.shape[-1])
+    at_once = min(max(1, CHUNK // max(theta.size, activations)), flat.shape[-1])
     copies = np.repeat(flat[None], at_once, axis=0).astype(np.result_type(flat, *ends))
     shape = theta.shape if theta.ndim > 1 else (1, theta.size)  # a vector gets an axis of one sample, as in a stack
     for start in range(0, flat.shape[-1], at_once):

@@ -150,6 +150,17 @@ def test_a_void_check_is_refused_with_the_reason(args, named, check, refused):
     refused(check(*args), 2, named)
 
 
+@pytest.mark.parametrize(
+    ("options", "cure"),
+    [
+        (["--init", "normal", "--sigma", "1e200"], "try a smaller --sigma than 1e+200"),
+        (["--lambda", "1.7e308"], "try a smaller lambda than 1.7e+308"),
+    ],
+)
+def test_gradients_that_are_not_finite_are_no_check_and_no_damage(options, cure, check, refused):
+    refused(check("--hidden", "5", *options), 2, f"the gradients are not finite, {cure}")
+
+
 # The mistakes that students make, each as a replacement of one piece of the engine.
 
 
