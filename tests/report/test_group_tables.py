@@ -75,6 +75,18 @@ def test_what_chance_could_have_done_is_said() -> None:
     assert "corrected by Holm for 3 comparisons" in notes
 
 
+@pytest.mark.parametrize("untested", [[0.9], [0.2, 0.2]])
+def test_rows_without_a_test_are_not_said_to_be_alike(untested: list[float]) -> None:
+    """A single seed has no deviation; of two rows without any, the means differ and no test applies."""
+    others = [[0.50, 0.52], [0.50, 0.53]] if len(untested) == 1 else [[0.1, 0.1], [0.1, 0.2]]
+    accuracies = [(lam, one) for lam, row in enumerate([*others, untested], start=1) for one in row]
+    runs = [run(number, accuracy, lam=lam / 100) for number, (lam, accuracy) in enumerate(accuracies, start=1)]
+    by = settings_named(["lambda"])
+    notes = group_notes(group(runs, by)[0], by, [])
+    assert any("No significant difference" in note or "No two tested rows differ" in note for note in notes)
+    assert not any("No two rows" in note for note in notes)
+
+
 def test_a_single_seed_supports_no_statement() -> None:
     groups, _ = group([run(1, 0.5), run(2, 0.6, batch_norm=True)], BN)
     [note] = group_notes(groups, BN, [])
