@@ -304,6 +304,7 @@ def test_the_most_confused_pairs_have_their_names() -> None:
     assert "6 test images, accuracy 0.3333" in " ".join(texts)
     assert texts.index("class 1 and class 9") < texts.index("class 3 and class 5")  # from below: the most often on top
     assert texts[texts.index("most confused pairs") - 2 :][:2] == ["1", "3"]
+    assert texts.count("0") == 3 * 9 + 8  # in the rows of classes 0, 5, 9 and 3; the others have no image and no share
     assert draw_confusion(trained(1), counts, classes, "pdf").startswith(b"%PDF")
     narrow = imread(BytesIO(draw_confusion(trained(1), counts, classes, "png", Look(8))))
     assert narrow[:, [0, -1], :3].min() == 1  # no title or label is cut off at an edge

@@ -30,6 +30,7 @@ HANDLE = 8  # letters that the line before a label of the legend takes
 PADDING = 0.08  # inches at the edges and between title, legend and axes
 NARROWEST, LOWEST, NAME_INCHES = 1.9, 1.9, 0.2  # inches of a panel, and of a name on its axis
 SHARED = 1.0  # inches of a column of panels that share axes, at least, with their numbers
+MOST_CYCLES = 50  # whose ends are marked: more lines would cover the curves
 ABOVE = 0.5  # inches of a legend; a higher one gets the place of a fourth panel
 DOTS = {False: 120, True: 200}  # per inch of a PNG, for a screen and for a document
 
@@ -177,7 +178,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.text(0.99, 0.99, f"{words} at update 0", fontsize="small", color=GREY, **where)
     if panel.names:
         axes.set_yticks(range(len(panel.names)), panel.names)
-    for end in range(panel.cycle, int(max(x, default=0)) + 1, panel.cycle) if panel.cycle else ():
+    ends = range(panel.cycle, int(max(x, default=0)) + 1, panel.cycle) if panel.cycle else ()
+    for end in ends if len(ends) <= MOST_CYCLES else ():
         axes.axvline(end, color="#999999", lw=0.8, zorder=0)
     if not x:
         axes.text(0.5, 0.5, "no evaluation", transform=axes.transAxes, ha="center", va="center", color=GREY)

@@ -9,7 +9,7 @@ import numpy as np
 from klcli.report.plots import own_settings
 from klcli.report.plots.chart import OF_SPLIT, SCREEN, Look
 from klcli.report.plots.figure import dress, new_figure, plain, to_bytes
-from klcli.report.words import not_complete, run_title, settings_line
+from klcli.report.words import counted, not_complete, run_title, settings_line
 from klcli.store.records import Run
 
 PAIRS = 8  # most confused classes
@@ -38,10 +38,12 @@ def draw_confusion(
     figure, _ = new_figure(width, side if is_wide else side + BARS_INCHES, title, caption, look)
     below: dict[str, Any] = {"nrows": 2, "height_ratios": (side, BARS_INCHES)}
     matrix, bars = figure.subplots(**({"ncols": 2, "width_ratios": (1.7, 1)} if is_wide else below))
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares = np.ma.masked_invalid(counts / np.where(total := counts.sum(axis=1, keepdims=True), total, np.nan))
     darkest = max(0.6, shares.max())
+    matrix.set_facecolor("#dddddd")  # the row of a class without an image
     matrix.imshow(shares, cmap="Blues", vmin=0, vmax=darkest)
-    for (row, column), share in np.ndenumerate(shares):
+    for row, column in np.argwhere(~shares.mask):
+        share = shares[row, column]
         colour = "white" if share > DARK * darkest else "black"
         matrix.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=digits)
     places = range(len(names))
@@ -84,7 +86,7 @@ def draw_weights(run: Run, W: np.ndarray, suffix: str = "png", look: Look = SCRE
     cell = SIDE + 2 * GAP
     grid = np.pad(images, ((0, rows * columns - len(images)), (GAP, GAP), (GAP, GAP), (0, 0)), constant_values=1)
     mosaic = grid.reshape(rows, columns, cell, cell, CHANNELS).transpose(0, 2, 1, 3, 4)
-    which = f"the {SHOWN} longest of {units} units" if units > SHOWN else f"{units} units"
+    which = f"the {SHOWN} longest of {units} units" if units > SHOWN else f"{units} {counted(units, 'unit')}"
     scaled = "by descending norm, each scaled by its largest weight, grey is 0"
     caption = f"{settings_line(run)}; {which}, {scaled}{not_complete([run])}"
     width = look.inches(8)
