@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 
 from klcli.errors import ConfigError
@@ -188,7 +189,7 @@ def _drawn(name: str, which: Sequence[str], kind: str, found: Assignment) -> str
 
 def _numbers(runs: Sequence[Run], epochs: Epochs) -> Table:
     measures = (f"{split}_{name}:.4f" for name in ("loss", "cost", "accuracy") for split in ("train", "validation"))
-    head = f"run_id:=run; network; lambda:.4g; sigma:.4g; epoch:.4g; step:; learning_rate:.4g; {'; '.join(measures)}"
+    head = f"run_id:=run; network; lambda:.4g; sigma:.4g; epoch:g; step:; learning_rate:.4g; {'; '.join(measures)}"
     rows = []
     for run in runs:
         of_run = {"network": network_name(run.config), "lambda": run.config.lam, "sigma": run.config.sigma}
@@ -204,8 +205,8 @@ def _networks(runs: Sequence[Run]) -> Table:
     accuracies, images = "validation_accuracy:=validation; test_accuracy:=test", images_words(runs[0])
     if len(rows) < len(runs):  # with deviations, no more fits into the width of the page
         title = f"Means and standard deviations of the accuracies over seeds: {images}"
-        return Table(title, columns(f"*network; {accuracies}; cycles:.4g"), rows)
-    head = columns(f"*network; train_accuracy:=train; {accuracies}; test_loss:=loss; test_cost:=cost; cycles:.4g")
+        return Table(title, columns(f"*network; {accuracies}; cycles:g"), rows)
+    head = columns(f"*network; train_accuracy:=train; {accuracies}; test_loss:=loss; test_cost:=cost; cycles:g")
     return Table(f"Accuracies, and loss and cost of the test images: {images}", head, rows)
 
 
@@ -278,8 +279,13 @@ def _signed(text: str) -> str:
 
 
 def _marks(found: Assignment) -> list[str]:
-    epochs, subset = found.settings.epochs, found.settings.subset
-    shorter = [f"{epochs:g} {counted(epochs, 'epoch')} for every network"] if epochs else []
+    subset, one = found.settings.subset, found.settings.chosen
+    shorter = []
+    if found.settings.epochs:  # half a cycle is at least one update
+        budgets = map(budget_of, (*chain(*one.curves), one.search, one.final, *filter(None, [one.sweep])))
+        lengths = sorted(budget.epoch_at(budget.total_updates) for budget in budgets)
+        words = " to ".join(dict.fromkeys(f"{epochs:.3g}" for epochs in (lengths[0], lengths[-1])))
+        shorter = [f"{words} {counted(lengths[-1], 'epoch')} for every network"]
     shorter += [f"{subset} training images"] if subset else []
     synthetic = ["SYNTHETIC IMAGES, no CIFAR-10: these numbers say nothing about it."] * (found.dataset == "synthetic")
     return synthetic + ([f"A REHEARSAL, with {' and '.join(shorter)}."] if shorter else [])
