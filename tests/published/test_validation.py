@@ -47,6 +47,7 @@ ONE_MISTAKE = [
     ('report = "7"', "report = 7", "report =", ": report = 7: must be a name of letters"),
     ('date = "November 2026"', 'date = "\\u001b[2J"', "date =", ": date = '\\x1b[2J': must be a text of one line"),
     ("[common]", "[comon]", "[comon]", ": no table or key `comon`, did you mean `common`?"),
+    ("max_absolute = 2", "mismatches = 37, max_absolute = 2", "mismatches", "a percentage divided by 100"),
     ("lam = 0.005", "lamda = 0.005", "lamda", ": common: no setting `lamda`, did you mean `lam`?"),
     ("lam = 0.005", "lambda = 0.005", "lambda =", ": common: no setting `lambda`, did you mean `lam`?"),
     ("lam = 0.005", "lam = -1", "lam = -1", ": common: lam -1: must be a finite number, at least 0"),

@@ -97,7 +97,7 @@ ERRORS = {
     "gradient_mean": Key(FINITE, "mean of the entries"),
     "gradient_std": Key(NUMBER, "standard deviation of the entries"),
     "equal_decimals": Key(NUMBER, "decimals to which all entries agree"),
-    "mismatches": Key(NUMBER, "share of the entries that do not agree to six decimals"),
+    "mismatches": Key(FRACTION, "share of the entries that do not agree to six decimals"),
     "ratio_of_sums": Key(NUMBER, "sum of the absolute errors, divided by that of the sums of both gradients"),
     "numerical_mean": Key(FINITE, "mean of the entries of the difference quotient"),
     "numerical_std": Key(NUMBER, "standard deviation of the entries of the difference quotient"),
