@@ -164,7 +164,7 @@ class TrainingProgress(Observer):
             BarColumn(bar_width=20): 22,
             TextColumn("train {task.fields[train]}"): 14,
             TextColumn("cost {task.fields[cost]}"): 13,
-            TextColumn("eta {task.fields[eta]:.5f}"): 13,
+            TextColumn("eta {task.fields[eta]:.4g}"): 13,
             TextColumn("{task.fields[speed]} updates/s"): 16,
         }
         used = itertools.accumulate(columns.values())
@@ -196,7 +196,7 @@ class TrainingProgress(Observer):
         else:
             metrics = "  ".join(f"{name} {value}" for name, value in self._metrics.items())
             epoch = f"epoch {last.epoch:g}/{self._planned:g}"
-            words = f"{epoch}  {metrics}  eta {last.learning_rate:.5f}  {last.seconds:.1f} s"
+            words = f"{epoch}  {metrics}  eta {last.learning_rate:.4g}  {last.seconds:.1f} s"
             self._pace.say("  ".join(filter(None, (words, self._forecast.words()))))
             if last.step == self._budget.total_updates:  # no other epoch will end the silence
                 self._pace = Pace(self._invocation)
@@ -237,7 +237,7 @@ class StudyProgress(Observer):
         if not invocation.is_live:  # the workers need seconds before their first update
             networks = sum(len(task.positions) for task in tasks)
             words = f"{networks} {counted(networks, 'network')} in {len(tasks)} {counted(len(tasks), 'stack')}"
-            invocation.say(f"{title}: {words}, {sum(updates)} updates")
+            invocation.say(f"{title}: {words}, {(n := sum(updates))} {counted(n, 'update')}")
         self._pace = Pace(invocation)
 
     def on_progress(self, index: int, step: int, best: float) -> None:

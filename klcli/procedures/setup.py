@@ -101,7 +101,7 @@ class Setup:
     def warn_of_state(self, run: Run) -> None:
         """Warn of a network whose training is not complete."""
         if run.state != "complete":
-            network = f"this is its network after {run.epochs_done:g} of {run.epochs:g} epochs"
+            network = f"this is its network after epoch {run.epochs_done:g} of {run.epochs:g}"
             self.observer.warn(f"run {run.id} is not complete, but {run.state}: {network}")
 
     def warn_of_synthetic(self, dataset: str | None) -> None:

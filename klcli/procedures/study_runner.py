@@ -85,7 +85,8 @@ class StudyRunner:
         if earlier and not missing:
             if self.trains and earlier.state != "complete":  # its process died before it recorded the end
                 self.store.studies.end(earlier.id, "complete")
-            self.setup.observer.say(f"study {earlier.id} ({stage}): all {len(plan)} runs exist already")
+            all_runs = f"all {len(plan)} runs exist" if len(plan) > 1 else "its only run exists"
+            self.setup.observer.say(f"study {earlier.id} ({stage}): {all_runs} already")
             return earlier.id
         self.setup.warn_of_precision(plan)
         now, data, db = environment(), self.setup.data or self.dataset.name, self.setup.db

@@ -92,7 +92,7 @@ def _ranking(store: Store, selection: Selection, chosen: RunFilter, order: Order
         shown = (_groups if selection.group_by else _best)(store, selection, chosen, order)
         if n := store.runs.count(every) - store.runs.count(chosen):
             every_run = selection.command(best=None, group_by=(), list_all=True)
-            hints.append(f"{n} more, range tests or with quirks of a published report, are not ranked: {every_run}")
+            hints.append(f"{n} more not ranked, range tests or with quirks of a published report: {every_run}")
     images = {"dataset": mine.dataset, "dataset_sha256": mine.dataset_sha256, "split": mine.split_json}
     is_chosen, is_default = selection.best is not None, not (selection.has_view or selection.is_list)
     return replace(shown, document=images | shown.document, hints=hints, is_chosen=is_chosen, is_default=is_default)

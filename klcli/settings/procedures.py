@@ -91,8 +91,8 @@ class SearchSettings(Settings):
     # fmt: off
     coarse: bool = flag(SEARCH, "Draw lambda from the whole range; the default.")
     fine: int = setting(0, SEARCH, "Then draw from a range that brackets the three best; twice narrows it again.",
-        at_least=0, is_counted=True)
-    rounds: int = setting(0, SEARCH, "Narrow the range N times, like N times --fine.", at_least=0)
+        at_least=0, at_most=20, is_counted=True)
+    rounds: int = setting(0, SEARCH, "Narrow the range N times, like N times --fine.", at_least=0, at_most=20)
     from_study: int | None = setting(None, SEARCH,
         "Start --fine from this coarse or fine study, not from the latest coarse one of these settings.",
         option="--from", metavar="STUDY")

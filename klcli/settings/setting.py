@@ -109,11 +109,13 @@ class Setting:
             raise ConfigError(f"{self.option} {value!r}: must be {_KINDS[kind]}{self._example}")
         if self.choices and value not in self.choices:
             raise ConfigError(f"{self.option} {value!r}: choose one of {', '.join(self.choices)}")
-        if kind in (int, float) and not self._is_within(value):
+        is_float = kind is float and abs(value) <= sys.float_info.max
+        stored = float(value) + 0.0 if is_float else value  # 5 and 5.0 must be equal in JSON, as -0.0 and 0.0
+        if kind in (int, float) and not self._is_within(stored):
             is_huge = kind is int and value > MAX_INTEGER and self.at_most is None
             limits = f"at most {MAX_INTEGER}" if is_huge else self._range
             raise ConfigError(f"{self.option} {value}: must be {limits}{self._example}")
-        return float(value) if kind is float else value  # 5 and 5.0 are equal settings, and must be equal in JSON
+        return stored
 
     def _is_within(self, value: float) -> bool:
         low = (self.at_least is None or value >= self.at_least) and (self.above is None or value > self.above)

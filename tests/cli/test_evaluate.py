@@ -181,7 +181,7 @@ def test_other_images(here: Klcli, refused: Refused, trained: Path, rows: Rows) 
 def test_a_training_that_is_not_complete_is_named(here: Klcli, trained: Path, state: str) -> None:
     change(trained, f"UPDATE runs SET state = '{state}', epochs_done = 1, epochs = 4 WHERE id = 1")
     Image.new("RGB", (32, 32)).save(trained / "grey.png")
-    expected = f"run 1 is not complete, but {state}: this is its network after 1 of 4 epochs"
+    expected = f"run 1 is not complete, but {state}: this is its network after epoch 1 of 4"
     for command in (("evaluate", "1"), ("predict", "grey.png", "--run", "1")):
         assert expected in here(*command).stderr
     assert "not complete" not in here("evaluate", "2").stderr

@@ -104,7 +104,7 @@ def test_members_can_test_ranges_too(here: Klcli, rows: Rows, tmp_path: Path) ->
 def test_its_accuracy_is_no_result(here: Klcli, tmp_path: Path) -> None:
     """The last eta of a range test is too large on purpose: no ranking, group or best run has it."""
     succeeded(here(*TINY, "--eta-max", "0.1", "--quiet"))
-    hint = "1 more, range tests or with quirks of a published report, are not ranked: klcli report --list"
+    hint = "1 more not ranked, range tests or with quirks of a published report: klcli report --list"
     for view in ((), ("--best", "3"), ("--group-by", "hidden")):
         shown = here("report", *view)
         assert (shown.returncode, hint in shown.stderr, "no run to rank" in shown.stdout) == (0, True, True)

@@ -166,7 +166,7 @@ def test_the_live_bar_shows_the_digits_of_a_small_eta(width: int) -> None:
         invocation.err.print(shown.bar.make_tasks_table(shown.bar.tasks))
     [line] = printed.get().splitlines()
     assert line.startswith("epoch 0.0/20 validation 0.1234 12 min 59 s left ") and len(line.rstrip()) <= width
-    assert ("eta 0.00002" in line) is (width >= 112)
+    assert ("eta 2e-05" in line) is (width >= 112)
     assert ("12345 updates/s" in line) is (width >= 128)
 
 

@@ -244,7 +244,7 @@ def test_a_report_runs_what_its_code_did(here: Klcli, rows: Rows) -> None:
     assert cells(here("report", "--study", "1")) == cells(done)
     best = here("report", "--best", "9", "--json")
     assert {run["note"] for run in json.loads(best.stdout)["runs"]} == {None}
-    assert "3 more, range tests or with quirks of a published report, are not ranked: " in best.stderr
+    assert "3 more not ranked, range tests or with quirks of a published report: " in best.stderr
     groups = here("report", "--group-by", "lambda", "--json")
     assert sorted(one["runs"] for one in json.loads(groups.stdout)["groups"]) == ["2", "3", "4"]
     listed = json.loads(here("report", "--list", "--json").stdout)["runs"]

@@ -197,6 +197,7 @@ def test_sqlite_reads_from_the_stored_config_what_klcli_writes_into_columns() ->
         ({"hidden": np.array([5, 6])}, (5, 6)),
         ({"hidden": range(6, 4, -1)}, (6, 5)),
         ({"initializer": np.str_("xavier")}, "xavier"),
+        ({"lam": 10**19}, 1e19),  # beyond the integers of SQLite, not beyond float64
     ],
     ids=str,
 )
@@ -205,6 +206,10 @@ def test_numbers_of_numpy_are_stored_as_those_of_python(given: dict[str, Any], s
     config = TrainConfig(**given)
     assert getattr(config, key) == stored and type(getattr(config, key)) is type(stored)
     assert TrainConfig.from_json(config.to_json()) == config
+
+
+def test_a_negative_zero_is_zero() -> None:
+    assert TrainConfig(lam=-0.0).to_json() == TrainConfig(lam=0).to_json()
 
 
 def test_an_array_is_no_number() -> None:

@@ -92,7 +92,7 @@ _OPTIONAL = columns(
     **dict.fromkeys(("error", "tags", "note"), _short),
 )
 _RANKING = columns(
-    "*id:=run; network; lambda:.4g; ???initializer=init; ??seed:; ???epochs_done:.4g=epochs; "
+    "*id:=run; network; lambda:.4g; ???initializer=init; ??seed:; ???epochs_done:g=epochs; "
     "??train_accuracy:.4f=train; validation_accuracy:.4f=validation; test_accuracy:.4f=test; ???seconds:.1f"
 )
 _LIST = columns(
@@ -150,7 +150,7 @@ def comparison_table(runs: Sequence[Run], diff_only: bool, evaluations: Sequence
 
 _VERSIONS = {"klcli": "klcli", "engine": "engine", "python": "Python", "numpy": "NumPy", "blas": "BLAS", "simd": "SIMD"}
 _RESULTS = columns(
-    f"method; threads; study_id=study; state; error=why it ended; epochs_done:.4g; {':.4f; '.join(MEASURES)}:.4f; "
+    f"method; threads; study_id=study; state; error=why it ended; epochs_done:g; {':.4f; '.join(MEASURES)}:.4f; "
     f"snapshots=snapshots averaged; {':.4f; '.join(ENSEMBLE)}:.4f; best_validation_accuracy:.4f; seconds:.1f; "
     "started_at=started (UTC); host; tags; note; origin=from; origin_run=run there"
 )
