@@ -15,7 +15,8 @@ from klcli.engine.network import Network
 
 Arrays = dict[str, np.ndarray]  # by key: dW1, db1, dgamma1, dbeta1
 Formulas = Mapping[str, Callable[[Any], Any]]
-mean: Callable[[Any], Any] = partial(np.mean, axis=0)  # over the images, as is the next
+# The mean and the sum over the images.
+mean: Callable[[Any], Any] = partial(np.mean, axis=0)
 total: Callable[[Any], Any] = partial(np.sum, axis=0)
 
 

@@ -206,7 +206,7 @@ def test_what_fails_is_shown_and_ends_with_its_exit_code(here: Klcli, monkeypatc
     monkeypatch.setattr(published, "report", {"a-lost": lost}.__getitem__)
     done = here("reproduce", "a-lost", *LOOK)
     assert done.returncode == 6
-    assert {row[-1] for row in cells(done)} == {"all 2 of our trainings diverged; synthetic images, no CIFAR-10"}
+    assert {row[-1] for row in cells(done)} == {"2 of 2 diverged; synthetic images, no CIFAR-10"}
     assert done.stderr.splitlines()[-1].startswith("klcli: every training of 001-1, 001-2, 001-3 diverged")
 
 
