@@ -31,13 +31,12 @@ def contradictions(document: Row, report: Report) -> Iterator[tuple[Path, str]]:
     for place, table in _tables(document, "gradient_checks"):
         if table.get("repeats", 1) > 1 and len(table["lambdas"]) > 1:
             yield place, f"{table['name']}: repeats draw weights for one lambda, give one"
-    for place, table in [*_tables(document, "conclusions"), *_tables(document, "figures")]:
-        if lost := ", ".join(one for one in table["experiments"] if one not in experiments):
-            cure = "a row without a number is not trained, give its experiment `lambdas`"
-            yield (*place, "experiments"), f"no training of {lost}: {cure}"
+    about = [*_tables(document, "conclusions"), *_tables(document, "figures")]
+    if lost := [(place, one) for place, table in about for one in table["experiments"] if one not in experiments]:
+        cure = "a row without a number is not trained, give its experiment `lambdas`"
+        yield from (((*place, "experiments"), f"no training of {one}: {cure}") for place, one in lost)
+        return
     for place, table in _tables(document, "conclusions"):
-        if not experiments.keys() >= {*table["experiments"]}:
-            continue
         kind, quantity = table["kind"], table.get("quantity", "validation_accuracy")
         if words := _of_conclusion(table, experiments):
             yield place, f"conclusion {table['row']}: {words}"
@@ -50,7 +49,7 @@ def contradictions(document: Row, report: Report) -> Iterator[tuple[Path, str]]:
         if kind == "lambda":
             yield from _of_searches((*place, "experiments"), [experiments[one] for one in table["experiments"]])
     for place, table in _tables(document, "figures"):
-        shown = [experiments[one] for one in table["experiments"] if one in experiments]
+        shown = [experiments[one] for one in table["experiments"]]
         if table["panels"] == "lambda":
             yield from _of_searches((*place, "experiments"), shown)
         if table["panels"] == "sigma":

@@ -13,7 +13,7 @@ from klcli.errors import ConfigError
 from klcli.published.format.contradictions import AT_THE_END, BEST, contradictions
 from klcli.published.format.places import Path, places
 from klcli.published.format.schema import DOCUMENT, ERRORS, FRACTION, REMARKS, RESULTS, ROWS, TABLES, VARIANT, Key
-from klcli.published.report import Row, parse
+from klcli.published.report import Row, parse, setting_keys
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import Setting
 from klcli.settings.train_config import TrainConfig
@@ -208,8 +208,7 @@ class _Checker:
         settings, places = Row(), dict[str, Path]()
         for place, own in layers.items():
             settings |= own
-            places |= {key: (*place, key) for key in own if key != "split"}
-            places |= {f"split.{key}": (*place, "split", key) for key in own.get("split", {})}
+            places |= {key: (*place, *key.split(".")) for key in setting_keys(own)}
         if settings.get("initializer") != "normal" and places.get("sigma") == ("common", "sigma"):
             del settings["sigma"], places["sigma"]  # he and xavier do not take the common sigma
         try:
