@@ -300,7 +300,7 @@ def _config(settings: Row) -> TrainConfig:
 def setting_keys(settings: Row) -> Iterator[str]:
     """Yield the key of each setting, `split.subset` for one in the table `split`."""
     for key, value in settings.items():
-        yield from (f"split.{own}" for own in value) if key == "split" else (key,)
+        yield from [f"split.{own}" for own in value] if key == "split" else [key]
 
 
 def _phrase(config: TrainConfig, key: str) -> str:
