@@ -55,9 +55,7 @@ def _training(
         return Comparison(line, INCOMPARABLE, line.reason or "no number")
     sample, mine = _sample(line, evidence), evidence.runs_of(line.config, line.method)
     diverged = sum(run.state == "diverged" for run in mine)
-    every = f"all {diverged} of our trainings" if diverged > 1 else "our single training"
-    lost = f"{diverged} of {len(mine)} diverged" if sample else f"{every} diverged"
-    lost = lost if diverged else ""
+    lost = f"{diverged} of {len(mine)} diverged" if diverged else ""
     if incomparable or not (sample or diverged):
         why = _why(line, INCOMPARABLE, lost, incomparable or "not trained")
         return Comparison(line, INCOMPARABLE, why, sample, diverged)

@@ -245,14 +245,9 @@ def _assembled(name: str, document: Row) -> Report:
         require(not unknown, f"{table['name']}: unknown quirk {unknown}, choose from {', '.join(QUIRKS)}")
         about = {"method": experiment.method, "variant": table.get("variant_name")}
         for row in table["rows"]:  # every key that is neither a number nor a remark is a setting
-            own = [key for key in row if key not in ROWS["experiments"]]
-            config = _config(shared | {key: row[key] for key in own})
-            keys = [
-                f"{key}.{one}" if key == "split" else key
-                for key in own
-                for one in (row[key] if key == "split" else "-")
-            ]
-            what = ", ".join([table["name"], *(_phrase(config, key) for key in keys)])
+            own = {key: value for key, value in row.items() if key not in ROWS["experiments"]}
+            config = _config(shared | own)
+            what = ", ".join([table["name"], *(_phrase(config, key) for key in setting_keys(own))])
             trained = _lines(row, table, RESULTS, what=what, config=config, **about)
             lines += [replace(one, note=joined(experiment.method_words, one.note) or None) for one in trained]
             configs |= dict.fromkeys(line.config for line in trained if line.config)
@@ -300,6 +295,12 @@ def _config(settings: Row) -> TrainConfig:
     # he and xavier do not take the common sigma of a report
     is_normal = settings.get("initializer") == "normal"
     return TrainConfig.from_values({key: value for key, value in settings.items() if is_normal or key != "sigma"})
+
+
+def setting_keys(settings: Row) -> Iterator[str]:
+    """Yield the key of each setting, `split.subset` for one in the table `split`."""
+    for key, value in settings.items():
+        yield from [f"split.{own}" for own in value] if key == "split" else [key]
 
 
 def _phrase(config: TrainConfig, key: str) -> str:

@@ -52,16 +52,6 @@ class Terms:
         return f"{self.dataset} (sha256 {self.sha256[:8]}{words})"
 
     @property
-    def origin(self) -> str:
-        if self.dataset == "synthetic":
-            return "klcli has made these images, they are no CIFAR-10."
-        return {
-            True: "By their checksums, these are the official files.",
-            False: "These are not the official files: their checksums are others, and so may be their images.",
-            None: "Whether these are the official images is not known: there is no checksum to compare them with.",
-        }[self.official]
-
-    @property
     def incomparable(self) -> str | None:
         if self.dataset == "synthetic":
             return "synthetic images, no CIFAR-10"

@@ -51,14 +51,10 @@ class WorkerChannel:
 
     folder: Path
     index: int
-    _best: float = 0.0
+    best: float = 0.0  # validation accuracy
     _has_seen_folder: bool = False  # a folder that never exists on another host
     _next: float = 0.0  # time of the next access
     _next_result: float | None = None  # its time, from the first update on
-
-    def begin(self) -> None:
-        """Look for the folder at once: it may be removed while the worker still prepares its images."""
-        self._has_seen_folder = exists(self.folder)
 
     def on_update(self, step: int) -> None:
         """Report the step, at most once per PERIOD. Raises Stopped if the parent requests it."""
@@ -72,7 +68,7 @@ class WorkerChannel:
         if exists(self.folder / STOP) or (self._has_seen_folder and not is_there) or _dropped_by_dask():
             raise Stopped
         self._has_seen_folder = is_there
-        self._put(str(self.index), PROGRESS.pack(step, self._best))
+        self._put(str(self.index), PROGRESS.pack(step, self.best))
 
     def _put(self, name: str, content: bytes) -> None:
         """Write a file that is never seen incomplete; nothing where the folder is not."""
@@ -80,9 +76,6 @@ class WorkerChannel:
             temporary = self.folder / f"{name}.new"
             temporary.write_bytes(content)
             temporary.replace(self.folder / name)
-
-    def put_best(self, accuracy: float) -> None:
-        self._best = max(self._best, accuracy)
 
     def put_result(self, result: TrainResult) -> None:
         """Hand over the result so far of a training that has one replica, unless the one before is not read yet."""
@@ -176,10 +169,11 @@ def train_stack(task: StackTask, channel: WorkerChannel) -> StackOutcome:
     """Train one stack. Raises DataError or ConfigError if images or klcli are not the parent's, Stopped on request."""
     if task.version != klcli.__version__:
         raise ConfigError(f"klcli {klcli.__version__} on the worker, {task.version} here: install the same on both")
-    channel.begin()
+    # At once: the folder may be removed while this worker prepares its images.
+    channel.on_update(task.snapshot.step if task.snapshot else 0)
 
     def on_evaluation(results: list[TrainResult]) -> None:
-        channel.put_best(max((r.epochs[-1].validation.accuracy for r in results if r.epochs), default=0.0))
+        channel.best = max([channel.best, *(r.epochs[-1].validation.accuracy for r in results if r.epochs)])
         # The untrained network is no checkpoint: its seed gives it again.
         if len(task.configs) == 1 and results[0].diverged_at is None and results[0].step:
             channel.put_result(results[0])

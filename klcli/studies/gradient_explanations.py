@@ -89,7 +89,7 @@ def _reversed(right: Arrays) -> Arrays:
 
 def _with_a_factor(problem: Problem, mine: Arrays, right: Arrays) -> Iterator[tuple[Arrays, str, Mistake]]:
     """Yield the gradients of which some have a factor, by least squares, with the factor and what has it."""
-    keys, no_l2 = [*mine], problem.gradients({"l2": lambda at: 0.0})
+    keys, no_l2 = [*mine], problem.gradients({"l2_of_W": lambda at: 0.0})
     groups = {tuple(key for key in keys if kind_of(key) == kind): f"every {kind}" for kind in map(kind_of, keys)}
     groups |= {tuple(key for key in keys if number_of(key) == n): f"layer {n} alone" for n in map(number_of, keys)}
     groups |= {(key,): f"{key} alone" for key in keys} | {tuple(keys): "every gradient"}

@@ -216,4 +216,4 @@ def _compared(key: str, mine: np.ndarray, reference: Arrays, settings: CheckSett
 
 def _key(name: str) -> str:
     """`W1` of `linear1.W`, `gamma2` of `batch_norm2.gamma`."""
-    return f"{name.partition('.')[2]}{number_of(name.partition('.')[0])}"
+    return f"{name.partition('.')[2]}{number_of(name)}"

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,11 +15,9 @@ from klcli.engine.network import Network
 
 Arrays = dict[str, np.ndarray]  # by key: dW1, db1, dgamma1, dbeta1
 Formulas = Mapping[str, Callable[[Any], Any]]
-
-
-def mean(array: np.ndarray) -> np.ndarray:
-    """Return the mean over the images."""
-    return np.asarray(array.mean(axis=0))
+# The mean and the sum over the images.
+mean: Callable[[Any], Any] = partial(np.mean, axis=0)
+total: Callable[[Any], Any] = partial(np.sum, axis=0)
 
 
 def _bn(at: Any, of_mean: Any = 1, of_variance: Any = 1) -> np.ndarray:
@@ -33,16 +32,18 @@ RIGHT: Formulas = {
     "P": lambda at: np.exp(log_softmax(at.S)),
     "dS": lambda at: (at.P - at.Q) / at.n,
     "dW": lambda at: at.X.T @ at.G,
-    "db": lambda at: at.G.sum(axis=0),
+    "db": lambda at: total(at.G),
     "dX": lambda at: at.G @ at.W.T,
-    "l2": lambda at: 2 * at.lam * at.W,
+    "dgamma": lambda at: total(at.G * at.X_hat),
+    "dbeta": lambda at: total(at.G),
+    "l2_of_W": lambda at: 2 * at.lam * at.W,
     "l2_of_b": lambda at: 0.0,
-    "l2_of_bn": lambda at: (0.0, 0.0),
+    "l2_of_gamma": lambda at: 0.0,
+    "l2_of_beta": lambda at: 0.0,
     "activation": lambda at: at.derivative(at.G)[0],
     "dropout": lambda at: at.derivative(at.G)[0],
     "std": lambda at: np.sqrt(at.v + at.eps),
     "bn": _bn,
-    "dgamma_dbeta": lambda at: ((at.G * at.X_hat).sum(axis=0), at.G.sum(axis=0)),
     "written": lambda at: at.gradient,
 }
 
@@ -86,6 +87,7 @@ def _is_square(W: np.ndarray) -> bool:
 
 _L2 = "J has lambda times the sum of W squared, its gradient is 2 lambda W"
 _ONLY_W = "J has the squares of W alone, of every layer"
+_L2_OF_BN: Formulas = {"l2_of_gamma": lambda at: 2 * at.lam * at.gamma, "l2_of_beta": lambda at: 2 * at.lam * at.beta}
 _MASK = "G passes where the input of the ReLU of the same layer is above 0"
 _BN = "dX = gamma / std * (G - mean(G) - X_hat * mean(G * X_hat)), means over the images"
 _POWERS = "the variance term is gamma * (X - mu) * mean(G * (X - mu)) * (v + eps)^-1.5, other terms have (v + eps)^-0.5"
@@ -110,15 +112,14 @@ CATALOGUE = (
          P=lambda at: np.exp(log_softmax(at.S.T)).T),
     _row("softmax twice", "a loss with a softmax in it takes the scores, not the probabilities", dS=_softmax_twice),
     _row("wrong sign of every gradient", "save dJ/dW, not the step -dJ/dW", written=lambda at: -at.gradient),
-    _row("factor 2 of L2 missing", _L2, l2=lambda at: at.lam * at.W),
-    _row("factor 2 of L2 twice", _L2, l2=lambda at: 4 * at.lam * at.W),
-    _row("L2 missing", _L2, l2=lambda at: 0.0),
-    _row("L2 with the wrong sign", _L2, l2=lambda at: -2 * at.lam * at.W),
-    _row("L2 divided by n", _L2, l2=lambda at: 2 * at.lam * at.W / at.n),
+    _row("factor 2 of L2 missing", _L2, l2_of_W=lambda at: at.lam * at.W),
+    _row("factor 2 of L2 twice", _L2, l2_of_W=lambda at: 4 * at.lam * at.W),
+    _row("L2 missing", _L2, l2_of_W=lambda at: 0.0),
+    _row("L2 with the wrong sign", _L2, l2_of_W=lambda at: -2 * at.lam * at.W),
+    _row("L2 divided by n", _L2, l2_of_W=lambda at: 2 * at.lam * at.W / at.n),
     _row("lambda on b", _ONLY_W, l2_of_b=lambda at: 2 * at.lam * at.b),
-    _row("lambda on gamma and beta", _ONLY_W, l2_of_bn=lambda at: (2 * at.lam * at.gamma, 2 * at.lam * at.beta)),
-    _row("lambda on b, gamma and beta", _ONLY_W, l2_of_b=lambda at: 2 * at.lam * at.b,
-         l2_of_bn=lambda at: (2 * at.lam * at.gamma, 2 * at.lam * at.beta)),
+    _row("lambda on gamma and beta", _ONLY_W, **_L2_OF_BN),
+    _row("lambda on b, gamma and beta", _ONLY_W, l2_of_b=lambda at: 2 * at.lam * at.b, **_L2_OF_BN),
     _row("transposed W", "dW1 is (inputs, outputs), dW1_T (outputs, inputs), both shaped like their W",
          written=lambda at: at.gradient.T if _is_square(at.gradient) else at.gradient),
     _row("W not transposed in dX", "dX = G W^T for W (inputs, outputs)",
@@ -127,8 +128,7 @@ CATALOGUE = (
     REVERSED,
     _row("dW without 1/n", "dW = X^T G, and G has the 1/n", dW=lambda at: at.n * at.X.T @ at.G),
     _row("dW with 1/n twice", "dW = X^T G, and G has the 1/n", dW=lambda at: at.X.T @ at.G / at.n),
-    _row("db without 1/n", "db is the sum of G over the images, and G has the 1/n",
-         db=lambda at: at.n * at.G.sum(axis=0)),
+    _row("db without 1/n", "db is the sum of G over the images, and G has the 1/n", db=lambda at: at.n * total(at.G)),
     _row("db as a mean", "db is the sum of G over the images, and G has the 1/n", db=lambda at: mean(at.G)),
     _row("no gradient of b", "db is the sum of G over the images", db=lambda at: np.zeros_like(at.b)),
     _row("no ReLU mask", "the derivative of the activation is missing: " + _MASK, activation=lambda at: at.G),
@@ -172,20 +172,18 @@ CATALOGUE = (
     _row("BN with eps 1e-3", _EPS, std=lambda at: np.sqrt(at.v + 1e-3)),
     _row("eps outside the square root of BN", "std = sqrt(v + eps)", std=lambda at: np.sqrt(at.v) + at.eps),
     OTHER_EPS,
-    _row("dgamma of the input that is not normalised", _GAMMA,
-         dgamma_dbeta=lambda at: ((at.G * at.X).sum(axis=0), at.G.sum(axis=0))),
-    _row("dgamma without 1/std", _GAMMA,
-         dgamma_dbeta=lambda at: ((at.G * (at.X - at.mu)).sum(axis=0), at.G.sum(axis=0))),
-    _row("dgamma without X_hat", _GAMMA, dgamma_dbeta=lambda at: (at.G.sum(axis=0), at.G.sum(axis=0))),
-    _row("dgamma of the output of BN", _GAMMA,
-         dgamma_dbeta=lambda at: ((at.G * at.Y).sum(axis=0), at.G.sum(axis=0))),
+    _row("dgamma of the input that is not normalised", _GAMMA, dgamma=lambda at: total(at.G * at.X)),
+    _row("dgamma without 1/std", _GAMMA, dgamma=lambda at: total(at.G * (at.X - at.mu))),
+    _row("dgamma without X_hat", _GAMMA, dgamma=lambda at: total(at.G)),
+    _row("dgamma of the output of BN", _GAMMA, dgamma=lambda at: total(at.G * at.Y)),
     _row("dgamma and dbeta of G that is already times gamma", _GAMMA,
-         dgamma_dbeta=lambda at: (at.gamma * (at.G * at.X_hat).sum(axis=0), at.gamma * at.G.sum(axis=0))),
-    _row("no gradient of gamma and beta", _GAMMA, dgamma_dbeta=lambda at: (0 * at.gamma, 0 * at.beta)),
-    _row("dgamma and dbeta as means", _GAMMA, dgamma_dbeta=lambda at: (mean(at.G * at.X_hat), mean(at.G))),
+         dgamma=lambda at: at.gamma * total(at.G * at.X_hat), dbeta=lambda at: at.gamma * total(at.G)),
+    _row("no gradient of gamma and beta", _GAMMA, dgamma=lambda at: 0 * at.gamma, dbeta=lambda at: 0 * at.beta),
+    _row("dgamma and dbeta as means", _GAMMA,
+         dgamma=lambda at: mean(at.G * at.X_hat), dbeta=lambda at: mean(at.G)),
     _row("dgamma and dbeta without 1/n", _GAMMA,
-         dgamma_dbeta=lambda at: (at.n * (at.G * at.X_hat).sum(axis=0), at.n * at.G.sum(axis=0))),
-    _row("dgamma and dbeta swapped", _GAMMA, dgamma_dbeta=lambda at: RIGHT["dgamma_dbeta"](at)[::-1]),
+         dgamma=lambda at: at.n * total(at.G * at.X_hat), dbeta=lambda at: at.n * total(at.G)),
+    _row("dgamma and dbeta swapped", _GAMMA, dgamma=RIGHT["dbeta"], dbeta=RIGHT["dgamma"]),
     FACTOR,
 )  # fmt: skip
 
@@ -227,19 +225,18 @@ class Problem:
         loss.P = use("P", loss)
         G, found = use("dS", loss), {}
 
-        def write(at: Any, **gradients: Any) -> None:
-            for field, gradient in gradients.items():
-                at.gradient = gradient
+        def write(at: Any, *fields: str) -> None:
+            for field in fields:
+                at.gradient = use(f"d{field}", at) + use(f"l2_of_{field}", at)
                 found[f"d{field}{at.number}"] = use("written", at)
 
         for at in reversed(steps):
             at.G = G
             if isinstance(at.layer, Linear):
-                write(at, b=use("db", at) + use("l2_of_b", at), W=use("dW", at) + use("l2", at))
+                write(at, "b", "W")
                 G = None if at.is_first else use("dX", at)
             elif isinstance(at.layer, BatchNorm):
-                (dgamma, dbeta), l2 = use("dgamma_dbeta", at), use("l2_of_bn", at)
-                write(at, gamma=dgamma + l2[0], beta=dbeta + l2[1])
+                write(at, "gamma", "beta")
                 G = use("bn", at)
             else:
                 G = use("dropout" if isinstance(at.layer, Dropout) else "activation", at)

@@ -183,22 +183,17 @@ def test_several_reports_in_one_page(here: Klcli, monkeypatch: pytest.MonkeyPatc
     assert re.findall("^## (.*)$", page, re.MULTILINE) == ["a", "b"]
     sha256 = document["reports"][0]["terms"]["sha256"]
     assert page.count("what runs: as the code, not as the text") == 2
-    images = f"Images: synthetic, sha256 {sha256[:8]}. klcli has made these images, they are no CIFAR-10."
+    images = f"Images: synthetic (sha256 {sha256[:8]})."
     assert page.partition("\n\n## ")[0].split("\n\n")[2:] == [images, note]
     assert len(list((tmp_path / "deep").glob("*.png"))) == 6
 
 
 @pytest.mark.parametrize(
-    ("official", "words"),
-    [
-        (True, "By their checksums, these are the official files."),
-        (False, "These are not the official files: their checksums are others, and so may be their images."),
-        (None, "Whether these are the official images is not known"),
-    ],
+    ("official", "words"), [(True, ", the official files"), (False, ", not the official files"), (None, "")]
 )
 def test_the_page_says_whose_images_these_are(official: bool | None, words: str) -> None:
     page = markdown_page("klcli reproduce all", Terms("cifar10", official, "0a1b2c3d" * 8, 3), [])
-    assert f"Images: cifar10, sha256 0a1b2c3d. {words}" in page
+    assert f"Images: cifar10 (sha256 0a1b2c3d{words})." in page
 
 
 def test_what_fails_is_shown_and_ends_with_its_exit_code(here: Klcli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +201,7 @@ def test_what_fails_is_shown_and_ends_with_its_exit_code(here: Klcli, monkeypatc
     monkeypatch.setattr(published, "report", {"a-lost": lost}.__getitem__)
     done = here("reproduce", "a-lost", *LOOK)
     assert done.returncode == 6
-    assert {row[-1] for row in cells(done)} == {"all 2 of our trainings diverged; synthetic images, no CIFAR-10"}
+    assert {row[-1] for row in cells(done)} == {"2 of 2 diverged; synthetic images, no CIFAR-10"}
     assert done.stderr.splitlines()[-1].startswith("klcli: every training of 001-1, 001-2, 001-3 diverged")
 
 

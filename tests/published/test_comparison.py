@@ -276,10 +276,13 @@ def test_what_diverged_is_no_number_and_differs() -> None:
     runs = trained(report, test_accuracy=[0.5, 0.5])
     lost = {config: run(config, "diverged") for config in runs}
     [one] = compare(report, lost, {})
-    assert (one.verdict, one.why, one.ours) == ("differs", "all 2 of our trainings diverged", None)
+    assert (one.verdict, one.why, one.ours) == ("differs", "2 of 2 diverged", None)
+    [first, _] = lost
+    [begun] = compare(report, lost | {first: run(first, "interrupted")}, {})
+    assert begun.why == "1 of 2 diverged"
     known = document('{ row = "009-1", test_accuracy = 0.5, if_differs = "eta is too large", note = "in the code" }')
     [one] = compare(known, lost, {})
-    assert one.why == "all 2 of our trainings diverged; eta is too large; in the code"
+    assert one.why == "2 of 2 diverged; eta is too large; in the code"
     runs = trained(report, test_accuracy=[0.5, 0.5005, 0.504])
     [*_, last] = runs
     [some] = compare(report, runs | {last: run(last, "diverged")}, {})

@@ -338,7 +338,6 @@ def test_a_stored_report_with_a_conclusion_of_a_later_klcli_is_refused() -> None
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"kind": "gap", "experiments": ["none"], "above": 0}, "no experiment none with a number, there are plain"),
         ({"kind": "gap", "experiments": ["plain"]}, "give one of published, above and below, not 0 of them"),
         ({"kind": "gap", "experiments": ["plain"], "above": 0, "below": 1}, "not 2 of them"),
         ({"kind": "epochs", "experiments": ["bn"], "below": 5}, "epochs is of 2 experiments, 1 are named"),

@@ -304,6 +304,11 @@ AT_THE_END_ALONE = "evaluations_per_cycle = 0 evaluates at the end alone"
             13,
             "no training of b: a row without a number is not trained, give its experiment `lambdas`",
         ),
+        (
+            f'{ONE}{TABLE}rows = [{{ row = "7-1", reason = "r" }}]\n{CONCLUSION}'.replace('"a", "a"', '"a", "b"'),
+            15,
+            "conclusions 1: no training of b: a row without a number is not trained, give its experiment `lambdas`",
+        ),
         (SEARCH + CHOSEN, 12, "the trainings of 'a' differ in more than `lam`"),
         (SEARCH + '[[figures]]\nrows = ["7-1"]\nexperiments = ["a"]\npanels = "lambda"', 10, "in more than `lam`"),
         (SEARCH + '[[figures]]\nrows = ["7-1"]\nexperiments = ["a"]\npanels = "sigma"', 10, "'a' has no `sigma`"),

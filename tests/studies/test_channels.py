@@ -3,17 +3,23 @@
 import errno
 import os
 import pickle
+import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from klcli.data.dataset import Splits
 from klcli.engine.network import Network
+from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.studies import execution as module
-from klcli.studies.execution import Stopped, WorkerChannel
+from klcli.studies.execution import ImagesReference, StackTask, Stopped, WorkerChannel, train_stack
 from klcli.training.result import TrainResult
+
+Tasks = Callable[..., list[StackTask]]
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +34,7 @@ def test_reports_arrive_with_the_best_so_far(tmp_path: Path) -> None:
     assert parent.read() == (0, 0.0)
     worker.on_update(7)
     assert parent.read() == (7, 0.0)
-    worker.put_best(0.5)
-    worker.put_best(0.4)
+    worker.best = 0.5
     worker.on_update(8)
     assert parent.read() == (8, 0.5)
     assert WorkerChannel(tmp_path, 2).read() == (0, 0.0)
@@ -88,7 +93,6 @@ def test_a_worker_of_another_user_continues_without_reports(
         return stat(path, *args, **how)
 
     monkeypatch.setattr("os.stat", refuse)  # chmod refuses nothing to the superuser
-    worker.begin()
     for step in range(3):
         worker.on_update(step)
     worker.put_result(TrainResult(TrainConfig(), Network({}), []))
@@ -102,7 +106,7 @@ def test_reports_are_complete(tmp_path: Path) -> None:
         step = 0
         while not done.is_set():
             step += 1
-            worker.put_best(step / 1e6)
+            worker.best = step / 1e6
             worker.on_update(step)
 
     writer = threading.Thread(target=write)
@@ -120,11 +124,16 @@ def test_a_damaged_report_is_none(tmp_path: Path) -> None:
     assert WorkerChannel(tmp_path, 0).read() == (0, 0.0)
 
 
-def test_a_folder_that_is_removed_before_the_first_update_stops_the_worker(tmp_path: Path) -> None:
-    folder = tmp_path / "of the study"
-    folder.mkdir()
-    channel = WorkerChannel(folder, 0)
-    channel.begin()
-    folder.rmdir()
+def test_a_folder_that_is_removed_while_images_are_prepared_stops_the_worker(
+    tasks: Tasks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel, splits_of = WorkerChannel(tmp_path / "of the study", 0), module.splits_of
+    channel.folder.mkdir()
+
+    def prepared(images: ImagesReference, division: SplitConfig) -> Splits:
+        shutil.rmtree(channel.folder)
+        return splits_of(images, division)
+
+    monkeypatch.setattr(module, "splits_of", prepared)
     with pytest.raises(Stopped):
-        channel.on_update(1)
+        train_stack(tasks()[0], channel)

@@ -10,10 +10,9 @@ from typing import Any
 from klcli.published.format.places import Path
 from klcli.published.format.schema import RESULTS
 from klcli.published.quirks import impossible
-from klcli.published.report import Experiment, Report
+from klcli.published.report import Experiment, Report, Row
 from klcli.settings.train_config import TrainConfig
 
-Document = dict[str, Any]
 PERCENT = "accuracies are fractions from 0 to 1 (a percentage divided by 100)"
 BEST, AT_THE_END = "best_validation_accuracy", "needs curves, evaluations_per_cycle = 0 evaluates at the end alone"
 _ACCURACIES = [one for one in RESULTS if one.endswith("accuracy")]
@@ -25,13 +24,18 @@ _QUANTITIES = {
 }
 
 
-def contradictions(document: Document, report: Report) -> Iterator[tuple[Path, str]]:
+def contradictions(document: Row, report: Report) -> Iterator[tuple[Path, str]]:
     """Yield the place and the words of each contradiction in the document of a parsed report."""
     experiments = {one.name: one for one in report.experiments}
     yield from _of_methods(document, report)
     for place, table in _tables(document, "gradient_checks"):
         if table.get("repeats", 1) > 1 and len(table["lambdas"]) > 1:
             yield place, f"{table['name']}: repeats draw weights for one lambda, give one"
+    about = [*_tables(document, "conclusions"), *_tables(document, "figures")]
+    if lost := [(place, one) for place, table in about for one in table["experiments"] if one not in experiments]:
+        cure = "a row without a number is not trained, give its experiment `lambdas`"
+        yield from (((*place, "experiments"), f"no training of {one}: {cure}") for place, one in lost)
+        return
     for place, table in _tables(document, "conclusions"):
         kind, quantity = table["kind"], table.get("quantity", "validation_accuracy")
         if words := _of_conclusion(table, experiments):
@@ -45,10 +49,7 @@ def contradictions(document: Document, report: Report) -> Iterator[tuple[Path, s
         if kind == "lambda":
             yield from _of_searches((*place, "experiments"), [experiments[one] for one in table["experiments"]])
     for place, table in _tables(document, "figures"):
-        shown = [experiments[one] for one in table["experiments"] if one in experiments]
-        if lost := ", ".join(one for one in table["experiments"] if one not in experiments):
-            cure = "a row without a number is not trained, give its experiment `lambdas`"
-            yield (*place, "experiments"), f"no training of {lost}: {cure}"
+        shown = [experiments[one] for one in table["experiments"]]
         if table["panels"] == "lambda":
             yield from _of_searches((*place, "experiments"), shown)
         if table["panels"] == "sigma":
@@ -56,12 +57,9 @@ def contradictions(document: Document, report: Report) -> Iterator[tuple[Path, s
                 yield (*place, "experiments"), f"panels sigma: {one.name!r} has no `sigma` in every row"
 
 
-def _of_conclusion(table: Document, experiments: Mapping[str, Experiment]) -> str | None:
+def _of_conclusion(table: Row, experiments: Mapping[str, Experiment]) -> str | None:
     """Return why these experiments cannot have a conclusion, None if they can."""
     kind, names = table["kind"], table["experiments"]
-    if unknown := [name for name in names if name not in experiments]:
-        others = f"there are {', '.join(experiments)}" if experiments else "there are none"
-        return f"there is no experiment {', '.join(unknown)} with a number, {others}"
     numbers = [table[key] for key in ("published", "above", "below") if key in table]
     if len(numbers) != 1:
         return f"give one of published, above and below, not {len(numbers)} of them"
@@ -92,9 +90,9 @@ def _of_searches(place: Path, experiments: Sequence[Experiment]) -> Iterator[tup
             yield place, f"the trainings of {one.name!r} differ in more than `lam`: {cure}"
 
 
-def _of_methods(document: Document, report: Report) -> Iterator[tuple[Path, str]]:
+def _of_methods(document: Row, report: Report) -> Iterator[tuple[Path, str]]:
     """Yield the quirks and chains that cannot be trained as the document says, and tolerances of more than all."""
-    tables = dict[str, tuple[Path, Document]]()
+    tables = dict[str, tuple[Path, Row]]()
     for place, table in _tables(document, "experiments"):
         own = {table["name"]: (place, table)}
         if variant := table.get("variant"):
@@ -122,6 +120,6 @@ def _of_methods(document: Document, report: Report) -> Iterator[tuple[Path, str]
             yield place, "a chain keeps its network and images, one `hidden`, `batch_norm`, `whitening` and `split`"
 
 
-def _tables(document: Document, kind: str) -> Iterator[tuple[Path, Document]]:
+def _tables(document: Row, kind: str) -> Iterator[tuple[Path, Row]]:
     for index, table in enumerate(document.get(kind, [])):
         yield (kind, index), table

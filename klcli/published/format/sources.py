@@ -13,7 +13,7 @@ from klcli.published.report import Report, parse
 from klcli.settings.setting import require
 from klcli.text import command_text, path_text, user_path
 
-MAX_BYTES = 256 * 1024  # of a file, whose text is stored with every study; the longest report in klcli has 13 kB
+MAX_BYTES = 256 * 1024  # of a file, whose text is stored with every study; the longest report in klcli has 16 kB
 NAME_LENGTH = 40
 
 

@@ -13,14 +13,13 @@ from klcli.errors import ConfigError
 from klcli.published.format.contradictions import AT_THE_END, BEST, contradictions
 from klcli.published.format.places import Path, places
 from klcli.published.format.schema import DOCUMENT, ERRORS, FRACTION, REMARKS, RESULTS, ROWS, TABLES, VARIANT, Key
-from klcli.published.report import parse
+from klcli.published.report import Row, parse, setting_keys
 from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import Setting
 from klcli.settings.train_config import TrainConfig
 from klcli.text import visible
 from klcli.training.budget import budget_of
 
-Row = dict[str, Any]  # a table of the document
 SHOWN = 40  # characters of a value in a message
 # The settings of a report, by key: without the seeds, which --repeats varies, and the name of a preset. The seed of
 # its split may be that of the report.
@@ -75,7 +74,6 @@ class _Checker:
     def __init__(self, document: Row, lines: Mapping[Path, int]) -> None:
         self.document, self.lines, self.found = document, lines, list[Mistake]()
         self.idle, self.used = dict[Path, str](), set[Path]()  # settings without an effect on a training, and with one
-        self.is_whole = True  # whether these are of all trainings
         self.unsound = set[Path]()  # what has a mistake, or something in it
 
     def say(self, path: Path, words: str) -> None:
@@ -106,11 +104,11 @@ class _Checker:
                 else:
                     names |= {name: kind} if name else {}
                     rows += self._numbers(path, own, common)
-        for path, words in self.idle.items() if self.is_whole else ():
-            if path not in self.used:
-                self.say(path, words)
         if not any(self.document.get(kind) for kind in (*ROWS, "conclusions", "commentary")):
             self.say((), "no row: give [[experiments]], [[gradient_checks]] or [[commentary]]")
+        unused = {path: words for path, words in self.idle.items() if path not in self.used}
+        for path, words in unused.items() if not self.found else ():  # what has a mistake may need one of them
+            self.say(path, words)
 
     def _tables(self, path: Path, values: Sequence[Any]) -> Iterator[tuple[Path, Row]]:
         for index, value in enumerate(values):
@@ -161,7 +159,7 @@ class _Checker:
         otherwise = self._sound(of_variant, variant.get("config", {}))
         config = self._config(of_table, layers) if is_check else None
         if not is_check and "lambdas" in table:  # these trainings have the settings of no row
-            self.is_whole &= self._config((*path, "lambdas"), layers) is not None
+            self._config((*path, "lambdas"), layers)
         if "lambdas" in variant or ("lambdas" in table and otherwise):
             self._config(of_variant, layers | {of_variant: otherwise})
         known, what = (ROWS[kind], "key") if is_check else ({**ROWS[kind], **TRAINING}, "setting or number")
@@ -174,7 +172,6 @@ class _Checker:
                 self._tensor((*here, "tensor"), sound["tensor"], common | own)
             if not is_check:
                 config = self._config(here, layers | {here: settings})
-            self.is_whole &= config is not None
             if config and otherwise:
                 self._config(of_variant, layers | {of_variant: otherwise, here: settings})
             if not row.keys() & {*numbers, "reason"} and "reason" not in table:
@@ -211,8 +208,7 @@ class _Checker:
         settings, places = Row(), dict[str, Path]()
         for place, own in layers.items():
             settings |= own
-            places |= {key: (*place, key) for key in own if key != "split"}
-            places |= {f"split.{key}": (*place, "split", key) for key in own.get("split", {})}
+            places |= {key: (*place, *key.split(".")) for key in setting_keys(own)}
         if settings.get("initializer") != "normal" and places.get("sigma") == ("common", "sigma"):
             del settings["sigma"], places["sigma"]  # he and xavier do not take the common sigma
         try:

@@ -179,7 +179,7 @@ def headline(found: Sequence[Reproduction]) -> dict[str, Any]:
 
 def markdown_page(command: str, terms: Terms, sections: Sequence[Section], headlines: Sequence[str] = ()) -> str:
     """Return the page of reproduced reports, each with its table, notes and links to its picture files."""
-    images = f"Images: {terms.dataset}, sha256 {terms.sha256[:8]}. {terms.origin}"
+    images = f"Images: {terms.images}."
     parts = ["# Published reports, and what really happens", f"Made by `{visible(command)}`.", images]
     parts += [*filter(None, [storable(terms.note or "")]), *headlines]
     for report, table, notes, pictures in sections:
