@@ -104,7 +104,7 @@ def trained_networks(store: Store, run: Run, snapshots: bool = False) -> "list[T
 
 
 def same_bits(store: Store, old: Run, new: Run) -> bool | None:
-    """Whether two runs have the same network, bit for bit; None without a sound checkpoint of the old one.
+    """Whether two runs have the same network, bit for bit; None if a checkpoint cannot be read.
 
     The checksums of equal networks differ if an older klcli wrote one of the files, with fewer settings.
     """

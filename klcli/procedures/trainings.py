@@ -91,7 +91,7 @@ def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | N
 def _train(
     setup: Setup, store: Store, run: Run, dataset: Dataset, splits: Splits, check: Callable[[], None], is_resumed: bool
 ) -> Run:
-    config, recorded, before, started = run.config, 0, 0.0, time.perf_counter()
+    config, recorded, before, started = run.config, 0, run.seconds or 0.0, time.perf_counter()
     snapshot: Snapshot | None = None
     latest: TrainResult | None = None
 
@@ -127,8 +127,10 @@ def _train(
         setup.warn_of_cycles(config)
         setup.warn_of_precision([config])
         budget = budget_of(config, len(splits.train))
-        if is_resumed and (snapshot := restored(setup, store, run)):
-            recorded, before = len(snapshot.epochs), sum(metrics.seconds for metrics in snapshot.epochs)
+        if is_resumed:
+            snapshot = restored(setup, store, run)
+            epochs = snapshot.epochs if snapshot else ()
+            recorded, before = len(epochs), sum(metrics.seconds for metrics in epochs)
         started = time.perf_counter()  # the duration of a run is that of its training
         with setup.observer.training(budget) as observer:
             [latest] = train_stack(

@@ -63,8 +63,7 @@ class Merged:
 def merge(here: Database, path: Path) -> Merged:
     """Copy what is new in the database at `path`, which is read from a migrated copy and stays as it is.
 
-    Runs that are being trained, and their studies, are left out with a remark. Raises StoreError if a file cannot be
-    read or written; nothing of `path` is then stored.
+    Runs in training and their studies are left out with a remark. Raises StoreError; nothing of `path` is then stored.
     """
     with explained(path):
         if not path.exists():
@@ -76,14 +75,12 @@ def merge(here: Database, path: Path) -> Merged:
 class _Merging:
     def __init__(self, here: Database, source: Database, path: Path) -> None:
         self._here, self._source, self._merged = here, source, Merged(path)
-        self._locks = Locks(source.folder("locks"))
-        self._own_locks = Locks(here.folder("locks"))
+        self._locks, self._own_locks = Locks(source.folder("locks")), Locks(here.folder("locks"))
         self._runs, self._mine = Runs(source, self._locks), Runs(here, self._own_locks)
         # New numbers by the old ones, under the names that pictures have.
         self._numbers: dict[str, dict[int, int]] = {"run": {}, "study": {}, "gradcheck": {}}
         self._copied: dict[str, set[int]] = {"run": set(), "study": set(), "gradcheck": set()}
-        self._files: list[Copy] = []
-        self._backups: list[Copy] = []  # of checkpoints here that are replaced
+        self._files, self._backups = list[Copy](), list[Copy]()  # backups of checkpoints here that are replaced
 
     def all(self) -> Merged:
         checkpoints.require_no_link(self._here.folder("checkpoints"))
@@ -298,10 +295,12 @@ class _Merging:
 
 
 def _has_network(runs: Runs, number: int) -> bool:
-    with suppress(StoreError):
-        runs.checkpoint(runs.get(number))
-        return True
-    return False
+    try:
+        return bool(runs.checkpoint(runs.get(number)))
+    except checkpoints.Unreadable:
+        raise
+    except StoreError:
+        return False
 
 
 def _is_file(path: Path) -> bool:

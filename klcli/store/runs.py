@@ -178,9 +178,8 @@ class Runs:
         self.require_owner(run_id)  # before it replaces the file of another process
         path, run = self._own_file(run_id), self.get(run_id)
         checkpoints.require_no_link(path.parent)
-        config, origin = result.config.to_json(), {key: getattr(run, key) for key in checkpoints.ORIGIN}
-        origin |= {checkpoints.VERSIONS: json.dumps(run.versions)}
-        sha256 = checkpoints.save(path, result.arrays(), config, result.step, result.inputs, origin)
+        origin = {k: getattr(run, k) for k in checkpoints.ORIGIN} | {checkpoints.VERSIONS: json.dumps(run.versions)}
+        sha256 = checkpoints.save(path, result.arrays(), result.config.to_json(), result.step, result.inputs, origin)
         return {"checkpoint": checkpoints.column_of(path), "checkpoint_sha256": sha256}
 
     def snapshot(self, run: Run) -> tuple[Snapshot | None, str]:
@@ -193,6 +192,8 @@ class Runs:
         for sha256, file in product((run.checkpoint_sha256, run.previous_sha256), (path, checkpoints.previous(path))):
             try:
                 found = checkpoints.load(file, run, sha256)
+            except checkpoints.Unreadable:
+                raise
             except StoreError as error:
                 failures.append(str(error))
                 continue
@@ -210,6 +211,8 @@ class Runs:
         path = self.file_of(run)
         try:
             return checkpoints.load(path, run, run.checkpoint_sha256)
+        except checkpoints.Unreadable:
+            raise
         except StoreError as error:
             if found := checkpoints.named(path, self.get(run.id).checkpoint_sha256, run):  # it has gone on since then
                 return found
