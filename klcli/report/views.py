@@ -309,9 +309,10 @@ def latest_study(store: Store, kind: str) -> int:
 
 
 def is_on_all_images(study: Study) -> bool:
-    """Whether a study has no subset of the images, as a quick trial does."""
+    """Whether a study has no part of the training images, as a quick trial does."""
     [first, *_] = study.settings.get("plan") or [{}]
-    return (first.get("split") or {}).get("subset") is None
+    split = first.get("split") or {}
+    return split.get("subset") is None and not split.get("train_batches")
 
 
 def conditions(store: Store, selection: Selection) -> RunFilter:

@@ -81,6 +81,20 @@ def test_images_divided_differently_are_told_apart_the_most_used_first(five: Sto
 
 def test_a_split_of_an_older_klcli_is_the_same_split(five: Store) -> None:
     """It lacks the settings that are younger, or has them in another order."""
+@pytest.mark.parametrize("trial", ["subset = 900", "train_batches = json('[1]')", "train_batches = json('[1, 3]')"])
+def test_trials_on_a_part_of_the_images_do_not_hide_the_one_on_all(five: Store, trial: str) -> None:
+    """Three trials, and a better accuracy in each of them."""
+    name, value = trial.split(" = ")
+    config = f"json_set(config, '$.split.{name}', {value})"
+    execute(five.path, "UPDATE runs SET config = json_remove(config, '$.split.subset')")
+    execute(five.path, f"UPDATE runs SET config = {config} WHERE id IN (2, 3, 4)")
+    found = five.runs.image_sets(RunFilter(state="complete"))
+    assert [(one.runs, one.latest) for one in found] == [(1, 1), (3, 4)]
+    assert [run.id for run in best_runs(five, 9, RunFilter())] == [1]
+    execute(five.path, f"UPDATE runs SET config = {config} WHERE id = 1")
+    assert [run.id for run in best_runs(five, 9, RunFilter())] == [4, 3, 2, 1]  # nothing else is there
+
+
     execute(five.path, "UPDATE runs SET config = json_remove(config, '$.split.split_seed') WHERE id IN (1, 4)")
     first = "json_object('subset', NULL, 'validation', 5000)"
     execute(five.path, f"UPDATE runs SET config = json_set(config, '$.split', {first}) WHERE id = 2")

@@ -143,7 +143,7 @@ class Sections:
     def _runs(self) -> Iterator[Markup]:
         limit = min(self._selection.limit or LISTED, LISTED)
         listed = view(self._store, replace(self._selection, list_all=True, limit=limit, html=None))
-        partial = {run.id for run in listed.runs if run.split.subset is not None}
+        partial = {run.id for run in listed.runs if run.split.is_trial}
         runs = sorted(listed.runs, key=lambda run: run.id in partial)  # those on all images before quick trials
         n, total = len(runs), sum(self._store.runs.count_by_state().values())
         command = in_database(f"klcli report --list --limit {total}", self._store.path)
