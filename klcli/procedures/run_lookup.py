@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from klcli.errors import ConfigError, DataError, StoreError
 from klcli.files import exists
 from klcli.settings.run_command import in_database
-from klcli.settings.run_names import LAST, parsed
+from klcli.settings.run_names import LAST, parsed, parsed_study
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.store.checkpoints import Checkpoint
@@ -61,6 +61,18 @@ def _named(store: Store, which: str, asked: str) -> list[Run]:
 
 def best_runs(store: Store, n: int, chosen: RunFilter) -> list[Run]:
     """Return the best complete runs by validation accuracy on the first of `image_sets`."""
+def chosen_study(store: Store, which: str, asked: str = "study") -> Study:
+    """Return the study of a name: `last` is the newest complete one, -1 the newest, -2 the one before it.
+
+    Raises ConfigError for a name that no study can have, StoreError if there is no such study.
+    """
+    if (number := parsed_study(which, asked)) >= 0:
+        return store.studies.get(number)
+    found = [one for one in store.studies.all() if which != LAST or one.state == "complete"]
+    require(bool(found) or which != LAST, f"{asked} last: {store.path} holds no complete study, give -1 or a number")
+    return found[number] if -len(found) <= number else store.studies.get(number)
+
+
     chosen = replace(chosen, state="complete")
     for images in store.runs.image_sets(chosen):
         return store.runs.query(chosen.on_images_of(images), BEST_FIRST, n)

@@ -7,9 +7,11 @@ from typing import Any
 
 from klcli.errors import ConfigError
 from klcli.procedures.setup import Setup
+from klcli.procedures.run_lookup import chosen_study
 from klcli.procedures.study_runner import StudyRunner
 from klcli.settings.procedures import SearchSettings
 from klcli.settings.sameness import SETTINGS, differences
+from klcli.settings.run_command import with_study
 from klcli.settings.setting import Role, Setting, require
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
@@ -74,6 +76,8 @@ def search(runner: StudyRunner, config: TrainConfig, what: SearchSettings, repea
         latest, where = _earlier(runner, repeat(config, repeats, vary)[0], what.from_study)
     for _ in range(what.fine_stages):
         if (found := stored_search(runner.store, latest)).choice is None:
+        command = with_study(runner.setup.command, lambda _: latest)  # that of `--from last` is another one later
+        runner = replace(runner, setup=replace(runner.setup, command=command))
             break
         where = narrow(found.tried, where)
         number = len(runner.store.studies.chain(latest))
@@ -118,13 +122,14 @@ def mixed(runs: Sequence[Run]) -> str:
     return ", ".join(one.label for key, one in SETTINGS.items() if key in keys and not one.is_seed)
 
 
-def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -> tuple[int, Range]:
+def _earlier(runner: StudyRunner, config: TrainConfig, from_study: str | int | None) -> tuple[int, Range]:
     """Return the stored study that --fine starts from, and its range; refuse other networks, warn of other settings.
 
     Without a number, it is the newest coarse one of these settings, else of this network, else of any other.
     """
     studies, sha256 = runner.store.studies, runner.dataset.sha256
-    found = studies.complete(KIND, "coarse", sha256) if from_study is None else [studies.get(from_study)]
+    named = [] if from_study is None else [chosen_study(runner.store, str(from_study), "--from")]
+    found = named or studies.complete(KIND, "coarse", sha256)
     require(bool(found), "--fine: there is no complete coarse search on these images yet, add --coarse")
     study = min(found, key=lambda one: _distance(one, config)) if len(found) > 1 else found[0]
     settings, this = study.settings, f"--from {study.id}: this study"

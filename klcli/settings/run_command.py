@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ _ARGUMENTS = re.compile(r"""(?= -- (?:[^'"]|'[^']*'|"[^"]*")*$)""")
 OF_SEARCH: dict[str, Any] = {"batch_norm": True, "step_epochs": 2.0}  # own defaults of `klcli search-lambda`
 
 
+_FROM = re.compile(r"(--from[ =]|from_study=)'?(-?\w+)'?")
 def database_in_use() -> Path:
     """Return the database of a command without --db, and of a Lab without `db`."""
     return user_path(os.environ.get("KLCLI_DB") or DEFAULT_DATABASE)
@@ -55,6 +56,14 @@ def run_command(
 def resuming_command(command: str, kind: str) -> str:
     """Return the command that completes a study of this kind, which `command` began, or what a program calls it."""
     if " --resume" in command or "resume=True" in command:
+
+
+
+def with_study(command: str, number: Callable[[str], int]) -> str:
+    """Return the command of a search with another number of the study that it starts from, which `number` is given."""
+    return _FROM.sub(lambda found: f"{found[1]}{number(found[2])}", command)
+
+
         return command
     if command.startswith("klcli "):
         return _with_options(command, ["--resume", *["last"] * (kind == "repeats")])

@@ -105,6 +105,16 @@ def test_the_fine_stage_goes_on_from_the_latest_coarse_one_of_the_same_settings(
     assert parents == [*(study for _, study in expected), 3, 1]
 
 
+def test_a_study_to_go_on_from_has_names(here: Klcli, rows: Rows) -> None:
+    """The stored command has the number: these names are those of other studies later."""
+    succeeded(here(*SEARCH, "--coarse"))
+    for name in ("last", "-1", "-3"):
+        succeeded(here(*SEARCH, "--fine", "--from", name))
+    assert [parent for _, parent, _ in stages(rows)] == [None, 1, 2, 1]
+    commands = [row["command"].rpartition("--from ")[2] for row in rows("studies")[1:]]
+    assert commands == ["1", "2", "1"]
+
+
 def test_rounds_are_as_many_fine_stages_each_within_the_one_before(here: Klcli, rows: Rows) -> None:
     done = here(*SEARCH, "--coarse", "--rounds", "2")
     assert done.returncode == 0
@@ -276,6 +286,7 @@ def test_a_scheduler_that_does_not_answer_leaves_no_trace(klcli: Klcli, refused:
     assert rows("studies") == []
 
 
+        (["--fine", "--from", "first"], ["--from 'first': give the number of a study"]),
 @pytest.mark.parametrize(
     ("options", "named"),
     [
