@@ -7,7 +7,7 @@ from typing import Any
 
 from klcli.data.dataset import Dataset, Splits, split
 from klcli.errors import ConfigError
-from klcli.procedures.run_lookup import chosen_run, place_of
+from klcli.procedures.run_lookup import NEWEST, chosen_run, place_of
 from klcli.procedures.setup import Setup, ending_in_a_state
 from klcli.settings.run_command import database_option, in_database, resuming_command, run_command
 from klcli.settings.run_names import LAST
@@ -159,9 +159,9 @@ def restored(setup: Setup, store: Store, run: Run, *, is_here: bool = True) -> S
 
 
 def _instead_of_resuming(store: Store) -> str:
-    for run in store.runs.where("state = 'running' AND study_id IS NULL ORDER BY id DESC LIMIT 1"):
+    for run in store.runs.where(f"state = 'running' AND study_id IS NULL {NEWEST}"):
         return f"run {run.id} is running, {store.runs.training_words(run)}"
-    for run in store.runs.where(f"state IN {UNFINISHED} ORDER BY id DESC LIMIT 1"):
+    for run in store.runs.where(f"state IN {UNFINISHED} {NEWEST}"):
         again = _study_command(store, run, resumes=True)
         return f"run {run.id} belongs to study {run.study_id}, continue that with `{again}`"
     return "none was interrupted"
@@ -177,7 +177,7 @@ def _study_command(store: Store, run: Run, *, resumes: bool = False) -> str:
 
 def _unfinished(store: Store, which: str) -> Run:
     if which == LAST:
-        for run in store.runs.where(f"state IN {UNFINISHED} AND study_id IS NULL ORDER BY id DESC LIMIT 1"):
+        for run in store.runs.where(f"state IN {UNFINISHED} AND study_id IS NULL {NEWEST}"):
             return run
         raise ConfigError(f"--resume last: nothing to continue in {store.path}, {_instead_of_resuming(store)}")
     run = chosen_run(store, which, "--resume")

@@ -18,11 +18,10 @@ from klcli.settings.procedures import MEASURES
 from klcli.settings.run_command import in_database
 from klcli.settings.selection import MOST_ROWS, Selection
 from klcli.settings.setting import require
-from klcli.store.records import BEST_FIRST, GradientCheck, ImageSet, Order, Run, RunFilter, Study
+from klcli.store.records import BEST_FIRST, NEWEST_FIRST, GradientCheck, ImageSet, Order, Run, RunFilter, Study
 from klcli.store.store import Store
 
 FIRST_COMMAND = "klcli train --hidden 50 30 20 --bn"
-NEWEST_FIRST = Order("id", descending=True)
 DEFAULT_BEST = 10
 DEFAULT_ROWS = 1000  # of a list: more take seconds to print
 DEFAULT_GROUPS = 100  # all pairs are compared
@@ -291,12 +290,11 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
 
 def latest_study(store: Store, kind: str) -> int:
     """Return the latest search or sweep, of all images before of a subset. Raises ConfigError if there is none."""
-    own = (one for one in store.studies.all() if one.kind == kind and one.stage != "final")
-    found = [(is_on_all_images(one), one.id) for one in own]
+    found = [one for one in store.studies.all() if one.kind == kind and one.stage != "final"]
     command = {"lambda": "klcli search-lambda --coarse --fine", "sigma": "klcli sigma-sweep"}[kind]
     first = in_database(command, store.path)
     require(bool(found), f"--plot {kind}: there is no such study yet, begin with `{first}`")
-    return max(found)[1]
+    return sorted(found, key=is_on_all_images)[-1].id
 
 
 def is_on_all_images(study: Study) -> bool:
