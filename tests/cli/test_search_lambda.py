@@ -128,6 +128,27 @@ def test_rounds_are_as_many_fine_stages_each_within_the_one_before(here: Klcli, 
     assert cells(again) == cells(done)
 
 
+@pytest.mark.parametrize("stage", [("--fine",), ("--fine", "--final"), ("--fine", "--fine")], ids=" ".join)
+def test_a_fine_stage_is_resumed_though_a_newer_coarse_one_is_there(
+    here: Klcli, rows: Rows, tmp_path: Path, stage: tuple[str, ...]
+) -> None:
+    few = (*LISTED, "--trials", "3")
+    succeeded(here(*few, "--coarse"))
+    succeeded(here(*few, *stage))
+    last = len(rows("studies"))
+    for table, number in (("studies", "id"), ("runs", "study_id")):
+        change(tmp_path, f"UPDATE {table} SET state = 'interrupted' WHERE {number} = {last}")
+    succeeded(here(*few, "--coarse"))
+    succeeded(here(*few, "--coarse", "--seed", "5"))
+    said = succeeded(here(*few, *stage, "--seed", "5", "--resume")).stderr  # of another seed: a new one on the newest
+    assert said.count("a new one begins") == len(stage)
+    assert rows("studies")[last + 2]["parent"] == last + 2
+    before = len(rows("studies"))
+    said = succeeded(here(*few, *stage, "--resume")).stderr
+    assert "a new one begins" not in said
+    assert {state for _, _, state in stages(rows)} == {"complete"} and len(rows("studies")) == before
+
+
 def test_a_stage_of_two_values_is_not_said_to_bracket_three(here: Klcli) -> None:
     for trials, which in (("2", "best"), ("3", "three best")):
         assert f"brackets the {which}\n" in here(*LISTED, "--coarse", "--fine", "--trials", trials).stderr
@@ -265,6 +286,7 @@ def test_a_final_training_that_diverged_is_named_below_the_means(here: Klcli, tm
         (["--jobs", "0"], ["--jobs", "0"]),
         (["--jobs", "-2"], ["--jobs", "-2"]),
         (["--from", "1"], ["--from 1", "--fine"]),
+        (["--fine", "--from", "first"], ["--from 'first': give the number of a study"]),
         (["--from", "1", "--coarse", "--fine"], ["--from 1"]),
         (["--executor", "nonsense"], ["--executor nonsense"]),
     ],
@@ -286,7 +308,6 @@ def test_a_scheduler_that_does_not_answer_leaves_no_trace(klcli: Klcli, refused:
     assert rows("studies") == []
 
 
-        (["--fine", "--from", "first"], ["--from 'first': give the number of a study"]),
 @pytest.mark.parametrize(
     ("options", "named"),
     [
