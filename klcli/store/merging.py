@@ -18,7 +18,7 @@ from sqlite_utils import Database as Tables
 
 from klcli.errors import StoreError
 from klcli.files import flush, replacing_all
-from klcli.settings.run_command import in_database
+from klcli.settings.run_command import evaluation_command, in_database, with_study
 from klcli.store import checkpoints
 from klcli.store.connection import Database, explained, next_number
 from klcli.store.later_checks import Evaluations
@@ -144,11 +144,13 @@ class _Merging:
             wanted.add(run["study_id"])
             if (mine := known.get(run["identity"])) and mine["study_id"] is not None:
                 numbers[run["study_id"]] = mine["study_id"]
-        for row in self._rows("studies", "1 ORDER BY id"):
-            if row["id"] in wanted and row["id"] not in numbers:
-                number = numbers[row["id"]] = next_number(self._tables, "studies")
-                self._insert("studies", [row | {"id": number, "parent": None}])
-                self._copied["study"].add(row["id"])
+        new = {row["id"]: row for row in self._rows("studies", "1 ORDER BY id") if row["id"] in wanted - numbers.keys()}
+        numbers |= {old: next_number(self._tables, "studies") for old in new}
+        named = {str(old): number for old, number in numbers.items()}
+        for old, row in new.items():  # no study has the number 0: the one that its command names is not here
+            command = row["command"] and with_study(row["command"], lambda one: named.get(one, 0))
+            self._insert("studies", [row | {"id": numbers[old], "parent": None, "command": command}])
+        self._copied["study"] |= new.keys()
         for row in self._rows("studies", "parent IS NOT NULL"):  # of a new study, or one that had been deleted here
             own = {row["id"], row["parent"]}
             if numbers.keys() >= own and not own.isdisjoint(self._copied["study"]):
@@ -273,7 +275,8 @@ class _Merging:
             for old in same:
                 self._tables.execute("DELETE FROM evaluations WHERE id = ?", [old.id])
             number = next_number(self._tables, "evaluations")
-            self._insert("evaluations", [row | {"id": number}])
+            command = evaluation_command(runs, row, data=None, db=self._here.path)
+            self._insert("evaluations", [row | {"id": number, "command": command}])
             self._insert("evaluation_runs", ({"evaluation_id": number, "run_id": run} for run in runs))
             self._merged.evaluations += 1
 
