@@ -274,10 +274,10 @@ class Lab:
         require(n >= 0, f"best {n}: must be a whole number, at least 0")
         return run_lookup.best_runs(self.store, n, chosen or RunFilter())
 
-    def runs_of(self, study: Study | int) -> list[Run]:
-        """Return the runs of a study in the order of its plan."""
-        number = self._number(study) if isinstance(study, Study) else study
-        return self.store.studies.members(self.store.studies.get(number).id)
+    def runs_of(self, study: Study | int | str) -> list[Run]:
+        """Return the runs of a study, by number or the `last` complete one, in the order of its plan."""
+        which = self._number(study) if isinstance(study, Study) else study
+        return self.store.studies.members(run_lookup.chosen_study(self.store, str(which)).id)
 
     def epochs(self, run: AnyRun) -> list[Epoch]:
         """Return the evaluations of a run in order."""

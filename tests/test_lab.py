@@ -630,7 +630,8 @@ def test_a_search_that_an_older_klcli_began_is_completed_with_a_setting_without_
         (lambda lab: RunFilter(since=datetime(2020, 1, 1, tzinfo=UTC)), "RunFilter(since=datetime.dat"),
         (lambda lab: RunFilter(tag=("a", "b")), "RunFilter(tag=('a', 'b')): give a text"),
         (lambda lab: lab.epochs([1]), "epochs(run=[1]): give a whole number, a text or a Run"),
-        (lambda lab: lab.runs_of("1"), "runs_of(study='1'): give a Study or a whole number"),
+        (lambda lab: lab.runs_of([1]), "runs_of(study=[1]): give a Study, a whole number or a text"),
+        (lambda lab: lab.runs_of("best"), "study 'best': give the number of a study, as 3, -1 for the newest one, or"),
         (lambda lab: lab.runs_of(lab.run()), "runs_of(study=Run(id=1, stu"),
         (lambda lab: TrainConfig(split={"subset": 300}), "split {'subset': 300}: must be a SplitConfig"),
     ],
@@ -758,6 +759,20 @@ def test_a_study_of_repeats_gives_the_digits_of_the_single_trainings_in_float64(
     for run in runs:
         alone = lab.train(run.config)
         assert alone.test_loss == pytest.approx(run.test_loss, rel=1e-9)
+
+
+def test_a_study_is_given_by_number_name_or_record(lab: Lab) -> None:
+    with pytest.raises(ConfigError, match=r"study last: .*lab\.db holds no complete study, give -1 or a number"):
+        lab.train(replace(SMALL, epochs=0)) and lab.runs_of("last")
+    first, second = (lab.repeat(replace(SMALL, epochs=0, seed=seed), 2) for seed in (0, 5))
+    for given in (second, 2, "2", "last", -1, "-1"):
+        assert [run.study_id for run in lab.runs_of(given)] == [second.id, second.id]
+    execute(lab.store.path, "UPDATE studies SET created_at = '2020' WHERE id = 2")  # as after a merge
+    assert [run.study_id for run in lab.runs_of("last")] == [first.id, first.id]
+    what = SearchSettings(fine=1, from_study=1)
+    assert what == SearchSettings(fine=1, from_study="1") and what.from_study == "1"
+    with pytest.raises(ConfigError, match=r"--from '1\.5': give the number of a study"):
+        SearchSettings(fine=1, from_study=1.5)  # type: ignore[arg-type]
 
 
 def test_a_search_is_a_chain_of_studies_that_narrows_to_a_choice(lab: Lab) -> None:

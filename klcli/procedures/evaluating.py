@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from klcli.evaluation.reevaluation import TrainedNetwork, policy_of, reevaluate
 from klcli.procedures.run_lookup import chosen_run, chosen_runs, networks_of, trained_networks
 from klcli.procedures.setup import Setup
 from klcli.settings.procedures import CheckSettings, EvaluationSettings
-from klcli.settings.run_command import in_database
+from klcli.settings.run_command import evaluation_command, in_database
 from klcli.settings.run_names import BEST, runs_words
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
@@ -111,7 +111,9 @@ def evaluate(
                 teams = {dtype: stack.enter_context(open_team(dtype, helper=helper)) for dtype in precisions}
                 fast = [replace(one, network=teams[one.config.dtype].accelerated(one.network)) for one in networks]
                 found = reevaluate(fast, divided[key], settings)
-            evaluations.append(store.evaluations.record(part, settings, found, setup.command))
+            values = asdict(settings) | {"bn_samples": settings.samples}
+            command = evaluation_command([run.id for run in part], values, data=setup.data, db=setup.db)
+            evaluations.append(store.evaluations.record(part, settings, found, command))
             advance(1)
     return [run for part in parts for run in part], evaluations
 

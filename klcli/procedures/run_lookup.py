@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Any
 from klcli.errors import ConfigError, DataError, StoreError
 from klcli.files import exists
 from klcli.settings.run_command import in_database
-from klcli.settings.run_names import LAST, parsed
+from klcli.settings.run_names import LAST, parsed, parsed_study
 from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.store.checkpoints import Checkpoint
-from klcli.store.records import BEST_FIRST, ImageSet, Run, RunFilter
+from klcli.store.records import BEST_FIRST, NEWEST_FIRST, ImageSet, Run, RunFilter, Study
 from klcli.store.store import Store
 from klcli.text import path_of
 
 if TYPE_CHECKING:  # a report must not import the training code
     from klcli.data.dataset import Dataset
     from klcli.evaluation.reevaluation import TrainedNetwork
+
+NEWEST = f"ORDER BY {NEWEST_FIRST.sql()} LIMIT 1"  # by time: the numbers of a merged database are those of the merge
 
 
 def chosen_run(store: Store, which: str, asked: str = "run") -> Run:
@@ -41,7 +43,7 @@ def chosen_runs(store: Store, which: Sequence[str], asked: str = "run") -> list[
 def _named(store: Store, which: str, asked: str) -> list[Run]:
     name = parsed(which, asked)
     if isinstance(name, str):
-        latest = "state = 'complete' ORDER BY id DESC LIMIT 1"
+        latest = f"state = 'complete' {NEWEST}"
         if found := store.runs.where(latest) if name == LAST else best_runs(store, 1, RunFilter()):
             return found
         kind = "complete run" if name == LAST else "run to rank"
@@ -49,7 +51,7 @@ def _named(store: Store, which: str, asked: str) -> list[Run]:
         raise ConfigError(f"{asked} {which}: {store.path} holds no {kind} yet, begin with `{begin}`")
     first, last = name
     if first < 0:
-        found = store.runs.where("1 ORDER BY id DESC LIMIT 1 OFFSET ?", [-1 - first])
+        found = store.runs.where(f"1 {NEWEST} OFFSET ?", [-1 - first])
     elif first == last:
         return [store.runs.get(first)]
     else:
@@ -57,6 +59,18 @@ def _named(store: Store, which: str, asked: str) -> list[Run]:
     if not found:
         raise store.runs.missing(which)
     return found
+
+
+def chosen_study(store: Store, which: str, asked: str = "study") -> Study:
+    """Return the study of a name: `last` is the newest complete one, -1 the newest, -2 the one before it.
+
+    Raises ConfigError for a name that no study can have, StoreError if there is no such study.
+    """
+    if (number := parsed_study(which, asked)) >= 0:
+        return store.studies.get(number)
+    found = [one for one in store.studies.all() if which != LAST or one.state == "complete"]
+    require(bool(found) or which != LAST, f"{asked} last: {store.path} holds no complete study, give -1 or a number")
+    return found[number] if -len(found) <= number else store.studies.get(number)
 
 
 def best_runs(store: Store, n: int, chosen: RunFilter) -> list[Run]:
@@ -104,7 +118,7 @@ def trained_networks(store: Store, run: Run, snapshots: bool = False) -> "list[T
 
 
 def same_bits(store: Store, old: Run, new: Run) -> bool | None:
-    """Whether two runs have the same network, bit for bit; None without a sound checkpoint of the old one.
+    """Whether two runs have the same network, bit for bit; None if a checkpoint cannot be read.
 
     The checksums of equal networks differ if an older klcli wrote one of the files, with fewer settings.
     """

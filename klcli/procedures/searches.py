@@ -2,18 +2,22 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from klcli.errors import ConfigError
+from klcli.procedures.run_lookup import chosen_study
 from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import StudyRunner
 from klcli.settings.procedures import SearchSettings
+from klcli.settings.run_command import with_study
 from klcli.settings.sameness import SETTINGS, differences
 from klcli.settings.setting import Role, Setting, require
 from klcli.settings.split_config import SplitConfig
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Run, Study
+from klcli.store.runs import UNFINISHED
 from klcli.store.store import Store
 from klcli.studies.lambda_search import Choice, Range, Tried, choose, draw, narrow, plan
 from klcli.studies.lambda_search import final as final_plan
@@ -72,6 +76,8 @@ def search(runner: StudyRunner, config: TrainConfig, what: SearchSettings, repea
         latest = train("coarse", draw(where, what.trials, config.seed, stage=0), asdict(where))
     else:
         latest, where = _earlier(runner, repeat(config, repeats, vary)[0], what.from_study)
+        command = with_study(runner.setup.command, lambda _: latest)  # that of `--from last` is another one later
+        runner = replace(runner, setup=replace(runner.setup, command=command))
     for _ in range(what.fine_stages):
         if (found := stored_search(runner.store, latest)).choice is None:
             break
@@ -118,13 +124,17 @@ def mixed(runs: Sequence[Run]) -> str:
     return ", ".join(one.label for key, one in SETTINGS.items() if key in keys and not one.is_seed)
 
 
-def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -> tuple[int, Range]:
+def _earlier(runner: StudyRunner, config: TrainConfig, from_study: str | int | None) -> tuple[int, Range]:
     """Return the stored study that --fine starts from, and its range; refuse other networks, warn of other settings.
 
-    Without a number, it is the newest coarse one of these settings, else of this network, else of any other.
+    Without a name, it is the one of the search to resume, else the newest coarse one of these settings, else of this
+    network, else of any other.
     """
     studies, sha256 = runner.store.studies, runner.dataset.sha256
-    found = studies.complete(KIND, "coarse", sha256) if from_study is None else [studies.get(from_study)]
+    if from_study is None and runner.resume:
+        from_study = _begun(runner, config)
+    named = [] if from_study is None else [chosen_study(runner.store, str(from_study), "--from")]
+    found = named or studies.complete(KIND, "coarse", sha256)
     require(bool(found), "--fine: there is no complete coarse search on these images yet, add --coarse")
     study = min(found, key=lambda one: _distance(one, config)) if len(found) > 1 else found[0]
     settings, this = study.settings, f"--from {study.id}: this study"
@@ -139,6 +149,19 @@ def _earlier(runner: StudyRunner, config: TrainConfig, from_study: int | None) -
     if differing:
         runner.setup.observer.warn(f"study {study.id} was trained with {words}: its accuracies cannot be compared")
     return study.id, Range(settings["low"], settings["high"], settings["scale"])
+
+
+def _begun(runner: StudyRunner, config: TrainConfig) -> int | None:
+    """Return the coarse study of the newest unfinished search whose first fine stage has these settings and seeds."""
+    for one in reversed(runner.store.studies.all()):
+        if one.kind == KIND and one.state in UNFINISHED and one.parent is not None:
+            coarse, fine, *_ = runner.store.studies.chain(one.id)
+            with suppress(ConfigError, LookupError):  # this klcli cannot read it
+                is_here = fine.settings["dataset_sha256"] == runner.dataset.sha256
+                other = differences(TrainConfig.from_values(fine.settings["plan"][0]), config).keys() - {"lam"}
+                if (coarse.stage, fine.stage) == ("coarse", "fine") and is_here and not other:
+                    return coarse.id
+    return None
 
 
 def _distance(study: Study, config: TrainConfig) -> int:

@@ -75,8 +75,8 @@ class StudyRunner:
         earlier = self.store.studies.find(kind, stage, settings, parent) if self.resume else None
         if self.resume and earlier is None:
             self._refuse_other_repeats(kind, stage, settings)
-            if parent is None and kind != "reproduce":  # whose studies are many, and those that are left begin
-                self.setup.observer.say("this database has no study of these settings, a new one begins")
+            if kind != "reproduce":  # whose studies are many, and those that are left begin
+                self.setup.observer.say(f"this database has no study of these settings ({stage}), a new one begins")
         members = self.store.studies.members(earlier.id) if earlier else []
         ended = {run.member: run for run in members if run.state in ENDED}
         missing = [part for part in divided if not ended.keys() >= set(part)]

@@ -7,7 +7,7 @@ from typing import Any
 
 from klcli.data.dataset import Dataset, Splits, split
 from klcli.errors import ConfigError
-from klcli.procedures.run_lookup import chosen_run, place_of
+from klcli.procedures.run_lookup import NEWEST, chosen_run, place_of
 from klcli.procedures.setup import Setup, ending_in_a_state
 from klcli.settings.run_command import database_option, in_database, resuming_command, run_command
 from klcli.settings.run_names import LAST
@@ -91,7 +91,7 @@ def resume(setup: Setup, which: str, wanted: Mapping[str, Any], threads: int | N
 def _train(
     setup: Setup, store: Store, run: Run, dataset: Dataset, splits: Splits, check: Callable[[], None], is_resumed: bool
 ) -> Run:
-    config, recorded, before, started = run.config, 0, 0.0, time.perf_counter()
+    config, recorded, before, started = run.config, 0, run.seconds or 0.0, time.perf_counter()
     snapshot: Snapshot | None = None
     latest: TrainResult | None = None
 
@@ -127,8 +127,10 @@ def _train(
         setup.warn_of_cycles(config)
         setup.warn_of_precision([config])
         budget = budget_of(config, len(splits.train))
-        if is_resumed and (snapshot := restored(setup, store, run)):
-            recorded, before = len(snapshot.epochs), sum(metrics.seconds for metrics in snapshot.epochs)
+        if is_resumed:
+            snapshot = restored(setup, store, run)
+            epochs = snapshot.epochs if snapshot else ()
+            recorded, before = len(epochs), sum(metrics.seconds for metrics in epochs)
         started = time.perf_counter()  # the duration of a run is that of its training
         with setup.observer.training(budget) as observer:
             [latest] = train_stack(
@@ -157,9 +159,9 @@ def restored(setup: Setup, store: Store, run: Run, *, is_here: bool = True) -> S
 
 
 def _instead_of_resuming(store: Store) -> str:
-    for run in store.runs.where("state = 'running' AND study_id IS NULL ORDER BY id DESC LIMIT 1"):
+    for run in store.runs.where(f"state = 'running' AND study_id IS NULL {NEWEST}"):
         return f"run {run.id} is running, {store.runs.training_words(run)}"
-    for run in store.runs.where(f"state IN {UNFINISHED} ORDER BY id DESC LIMIT 1"):
+    for run in store.runs.where(f"state IN {UNFINISHED} {NEWEST}"):
         again = _study_command(store, run, resumes=True)
         return f"run {run.id} belongs to study {run.study_id}, continue that with `{again}`"
     return "none was interrupted"
@@ -175,7 +177,7 @@ def _study_command(store: Store, run: Run, *, resumes: bool = False) -> str:
 
 def _unfinished(store: Store, which: str) -> Run:
     if which == LAST:
-        for run in store.runs.where(f"state IN {UNFINISHED} AND study_id IS NULL ORDER BY id DESC LIMIT 1"):
+        for run in store.runs.where(f"state IN {UNFINISHED} AND study_id IS NULL {NEWEST}"):
             return run
         raise ConfigError(f"--resume last: nothing to continue in {store.path}, {_instead_of_resuming(store)}")
     run = chosen_run(store, which, "--resume")

@@ -47,14 +47,19 @@ def plan_notes(mine: Sequence[Study], every: Sequence[Study]) -> list[str]:
     if not hashes:
         return []
     hashed = " and ".join(dict.fromkeys(hashes))
-    notes = [f"plan: sha256 {hashed}, stored in study {mine[0].id} before the first training"]
-    before = [one for one in every if one.kind == mine[0].kind and one.id < mine[0].id and PLAN_SHA256 in one.settings]
-    alike = [one for one in before if _subject(one) == _subject(mine[0])]
+    begin = min(mine, key=_moment)
+    notes = [f"plan: sha256 {hashed}, stored in study {begin.id} before the first training"]
+    before = [one for one in every if one.kind == begin.kind and _moment(one) < _moment(begin)]
+    alike = [one for one in before if PLAN_SHA256 in one.settings and _subject(one) == _subject(begin)]
     if alike and (first := alike[0]).settings[PLAN_SHA256] not in hashes:
         together = [one for one in alike if one.settings[PLAN_SHA256] == first.settings[PLAN_SHA256]]
         what = "; ".join(_changes(together, mine)) or "its text"
         notes.append(f"deviates from the plan of study {first.id}, of {first.created_at[:10]}: {what}")
     return notes
+
+
+def _moment(study: Study) -> tuple[str, int]:
+    return study.created_at, study.id
 
 
 def _subject(study: Study) -> tuple[Any, ...]:

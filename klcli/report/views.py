@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from klcli.errors import ConfigError, StoreError
-from klcli.procedures.run_lookup import chosen_run, chosen_runs, images_of_run
+from klcli.procedures.run_lookup import chosen_run, chosen_runs, chosen_study, images_of_run
 from klcli.report import words
 from klcli.report.documents import check_document, record_document, run_document
 from klcli.report.tables.formats import exact_rows
@@ -16,14 +16,12 @@ from klcli.report.tables.runs import RESULTS, comparison_table, list_table, rank
 from klcli.report.tables.table import Table
 from klcli.settings.procedures import MEASURES
 from klcli.settings.run_command import in_database
-from klcli.settings.run_names import LAST
 from klcli.settings.selection import MOST_ROWS, Selection
 from klcli.settings.setting import require
-from klcli.store.records import BEST_FIRST, GradientCheck, ImageSet, Order, Run, RunFilter, Study
+from klcli.store.records import BEST_FIRST, NEWEST_FIRST, GradientCheck, ImageSet, Order, Run, RunFilter, Study
 from klcli.store.store import Store
 
 FIRST_COMMAND = "klcli train --hidden 50 30 20 --bn"
-NEWEST_FIRST = Order("id", descending=True)
 DEFAULT_BEST = 10
 DEFAULT_ROWS = 1000  # of a list: more take seconds to print
 DEFAULT_GROUPS = 100  # all pairs are compared
@@ -56,7 +54,7 @@ def view(store: Store, selection: Selection) -> View:
     if selection.is_about_gradients:
         return gradients_view(store, store.gradient_checks.suite(), selection.limit, selection.shown_measures)
     if selection.study is not None:
-        return study_view(store, _study_named(store, selection.study), selection.limit)
+        return study_view(store, chosen_study(store, selection.study, "--study").id, selection.limit)
     if selection.is_about_studies:
         return study_view(store, latest_study(store, selection.plot[0]), selection.limit)
     if selection.group_by:
@@ -290,28 +288,20 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
     return View(table=table, tables=tables, notes=notes, document=document, runs=runs, study=study)
 
 
-def _study_named(store: Store, name: str) -> int:
-    """Return the number of a study: `last` is the newest complete one, -1 the newest, -2 the one before it."""
-    found = [one.id for one in store.studies.all() if name != LAST or one.state == "complete"]
-    require(bool(found) or name != LAST, f"--study last: {store.path} holds no complete study, give -1 or a number")
-    number = -1 if name == LAST else int(name)
-    return found[number] if -len(found) <= number < 0 else number
-
-
 def latest_study(store: Store, kind: str) -> int:
     """Return the latest search or sweep, of all images before of a subset. Raises ConfigError if there is none."""
-    own = (one for one in store.studies.all() if one.kind == kind and one.stage != "final")
-    found = [(is_on_all_images(one), one.id) for one in own]
+    found = [one for one in store.studies.all() if one.kind == kind and one.stage != "final"]
     command = {"lambda": "klcli search-lambda --coarse --fine", "sigma": "klcli sigma-sweep"}[kind]
     first = in_database(command, store.path)
     require(bool(found), f"--plot {kind}: there is no such study yet, begin with `{first}`")
-    return max(found)[1]
+    return sorted(found, key=is_on_all_images)[-1].id
 
 
 def is_on_all_images(study: Study) -> bool:
-    """Whether a study has no subset of the images, as a quick trial does."""
+    """Whether a study has no part of the training images, as a quick trial does."""
     [first, *_] = study.settings.get("plan") or [{}]
-    return (first.get("split") or {}).get("subset") is None
+    split = first.get("split") or {}
+    return split.get("subset") is None and not split.get("train_batches")
 
 
 def conditions(store: Store, selection: Selection) -> RunFilter:

@@ -68,12 +68,17 @@ def split_words(split: SplitConfig, *others: SplitConfig) -> str:
 
 
 def subset_words(runs: Sequence[Run]) -> str:
-    """`, subset of 5000 with 1111 test images` or `, runs 3-4 on subsets` for a title; empty without a subset."""
-    if not (partial := [run for run in runs if run.split.subset is not None]):
+    """`, subset of 5000 with 1111 test images`, `, 5000 images of batch 1`, `, runs 3-4 on subsets of the images`.
+
+    For a title; empty if all train on all images.
+    """
+    if not (partial := [run for run in runs if run.split.is_trial]):
         return ""
-    sizes = {run.split.sizes() for run in partial}
+    sizes = {(run.split.sizes(), run.split.subset, run.split.train_batches) for run in partial}
     if len(sizes) == 1 and len(partial) == len(runs):
-        train, _, test = sizes.pop()
+        (train, _, test), subset, batches = sizes.pop()
+        if subset is None:
+            return f", {train} images of batch {listed(batches)}"
         return f", subset of {train} with {test} test {counted(test, 'image')}"
     which = run_numbers(partial) if len(partial) <= NAMED_RUNS else f"{len(partial)} of {len(runs)} runs"
     return f", {which} on {'a subset' if len(partial) == 1 else 'subsets'} of the images"

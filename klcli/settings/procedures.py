@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from klcli.settings.run_names import parsed_study
 from klcli.settings.setting import MAX_INTEGER, Role, Settings, flag, require, setting
 from klcli.settings.train_config import BN_STATISTICS, MAX_SHIFT, PIXELS, SAMPLES, check_samples
 
@@ -93,9 +94,9 @@ class SearchSettings(Settings):
     fine: int = setting(0, SEARCH, "Then draw from a range that brackets the three best; twice narrows it again.",
         at_least=0, at_most=20, is_counted=True)
     rounds: int = setting(0, SEARCH, "Narrow the range N times, like N times --fine.", at_least=0, at_most=20)
-    from_study: int | None = setting(None, SEARCH,
+    from_study: str | int | None = setting(None, SEARCH,
         "Start --fine from this coarse or fine study, not from the latest coarse one of these settings.",
-        option="--from", metavar="STUDY")
+        option="--from", metavar="STUDY|last")
     values: tuple[float, ...] = setting((), SEARCH, "Try these lambdas instead of drawing any.", at_least=0)
     between: tuple[float, ...] = setting((1e-5, 1e-1), SEARCH, "Draw the values of --coarse from this range.",
         option="--range", metavar="LOW HIGH")
@@ -105,6 +106,9 @@ class SearchSettings(Settings):
     # fmt: on
 
     def __post_init__(self) -> None:
+        if self.from_study is not None:
+            object.__setattr__(self, "from_study", str(self.from_study))
+            parsed_study(str(self.from_study), "--from")
         super().__post_init__()
         ends = " ".join(f"{value:g}" for value in self.between)
         require(len(self.between) == 2, f"--range {ends}: give two numbers, for example --range 1e-5 1e-1")

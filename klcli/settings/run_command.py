@@ -2,17 +2,21 @@
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from klcli.settings.procedures import EvaluationSettings
+from klcli.settings.run_names import names_of
 from klcli.settings.sameness import SETTINGS, differences
-from klcli.settings.train_config import TrainConfig
+from klcli.settings.setting import settings_of
+from klcli.settings.train_config import BN_STATISTICS, SAMPLES, TrainConfig
 from klcli.text import command_text, user_path
 
 DEFAULT_DATABASE = Path("results/klcli.db")  # in the working directory, unless --db or KLCLI_DB names another
 # Before a `--`, which is not within quotes, and the arguments behind it.
 _ARGUMENTS = re.compile(r"""(?= -- (?:[^'"]|'[^']*'|"[^"]*")*$)""")
+_FROM = re.compile(r"(--from[ =]|from_study=)'?(-?\w+)'?")
 OF_SEARCH: dict[str, Any] = {"batch_norm": True, "step_epochs": 2.0}  # own defaults of `klcli search-lambda`
 
 
@@ -50,6 +54,27 @@ def run_command(
     parts += ["--data", data]
     parts += [] if threads == 1 else ["--threads", str(threads)]
     return command_text(["klcli", name, *parts, *(database_option(db) if db else [])])
+
+
+def evaluation_command(runs: Sequence[int], values: Mapping[str, Any], *, data: str | None, db: Path) -> str:
+    """Return the command that repeats an evaluation; `values` are its settings by key, as its row has them.
+
+    In a row, `bn_statistics` are those that were used; those of the run itself, which drew no images, are no setting.
+    """
+    own = values["bn_statistics"] not in BN_STATISTICS or (
+        values["bn_statistics"] in SAMPLES and values["bn_samples"] is None
+    )
+    parts = [*names_of(runs), *["--ensemble"] * (len(runs) > 1)]
+    for key, one in settings_of(EvaluationSettings).items():
+        value = bool(values[key]) if one.kind is bool else values[key]
+        parts += [] if value == one.default or (own and key == "bn_statistics") else one.arguments(value)
+    parts += ["--data", data] if data else []
+    return command_text(["klcli", "evaluate", *parts, *database_option(db)])
+
+
+def with_study(command: str, number: Callable[[str], int]) -> str:
+    """Return the command of a search with another number of the study that it starts from, which `number` is given."""
+    return _FROM.sub(lambda found: f"{found[1]}{number(found[2])}", command)
 
 
 def resuming_command(command: str, kind: str) -> str:

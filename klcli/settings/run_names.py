@@ -32,6 +32,13 @@ def parsed(text: str, asked: str) -> str | tuple[int, int]:
     return first, last
 
 
+def parsed_study(text: str, asked: str) -> int:
+    """Return the number of a study; a negative one counts from the newest, `last` is -1. Raises ConfigError."""
+    usage = f"{asked} {text!r}: give the number of a study, as 3, -1 for the newest one, or `last`"
+    require(text == LAST or re.fullmatch("-?[0-9]{1,18}", text) is not None, usage)
+    return -1 if text == LAST else int(text)
+
+
 def names_of(numbers: Iterable[int]) -> list[str]:
     """Return the shortest names of runs: `1`, `3-5`, `8`."""
     ordered = enumerate(sorted(numbers))  # consecutive numbers have one distance from their position

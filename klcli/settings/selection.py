@@ -1,6 +1,5 @@
 """Selection: the options of `klcli report`, validated before the database is opened."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,7 +8,7 @@ from typing import Any
 
 from klcli.errors import ConfigError
 from klcli.settings.procedures import ALL, MEASURES, measures_of
-from klcli.settings.run_names import LAST, parsed
+from klcli.settings.run_names import parsed, parsed_study
 from klcli.settings.setting import Role, Settings, flag, require, setting, settings_of
 from klcli.text import command_text, storable
 
@@ -97,8 +96,8 @@ class Selection(Settings):
         require(self.html is None or not self.is_list, f"{ranks} --where \"state = '{self.state}'\"")
         both = f"--dataset {self.dataset} and --images-of {self.images_of}: give one of them"
         require(self.dataset is None or self.images_of is None, both)
-        a_study = f"--study {self.study!r}: give the number of a study, as 3, -1 for the newest one, or `last`"
-        require(self.study in (None, LAST) or re.fullmatch("-?[0-9]{1,18}", str(self.study)) is not None, a_study)
+        if self.study is not None:
+            parsed_study(self.study, "--study")
         for name in self.runs:
             parsed(name, "--run")
         if self.images_of is not None:

@@ -47,6 +47,11 @@ class SplitConfig(Settings):
             object.__setattr__(self, "train_batches", ())  # all that are left, the default
 
     @property
+    def is_trial(self) -> bool:
+        """Whether only a part of the images that are left to train on is used."""
+        return self.subset is not None or bool(self.train_batches)
+
+    @property
     def batches(self) -> list[int]:
         """The training batch files, in ascending order."""
         return [*self.train_batches] or sorted({*range(1, FILES)} - {*self.validation_batches})

@@ -33,6 +33,12 @@ ORIGIN = ("dataset", "dataset_sha256")  # texts
 VERSIONS = "versions"  # JSON; not in the checksum, which is that of the network wherever it was trained
 LARGEST_REST = 1_000_000  # bytes of a file besides its networks
 OPEN_ELSEWHERE = (5, 32)  # errors of Windows: access denied, sharing violation
+# Errors of the system that a file can cause: it is not there, or its archive names a place before its first byte.
+OF_FILE = (None, errno.ENOENT, errno.EINVAL)
+
+
+class Unreadable(StoreError):
+    """The system cannot read a checkpoint at the moment, which says nothing about its content."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +182,7 @@ def load_alone(path: Path) -> tuple[Checkpoint, TrainConfig, "Inputs"]:
 
 def _read(path: Path, largest: Callable[[int], int], *, may_be_link: bool = False) -> Checkpoint:
     """Read a file of at most `largest(its size)` bytes; `largest` may read its settings. Raises StoreError."""
+    size = 1
     try:
         if what := irregular(path) or (path.is_symlink() and not may_be_link and "a link to another file"):
             raise StoreError(f"{path}: this is {what}, not a checkpoint")
@@ -201,8 +208,12 @@ def _read(path: Path, largest: Callable[[int], int], *, may_be_link: bool = Fals
     except Exception as error:  # with a damaged archive, zipfile and NumPy can raise almost any
         if isinstance(error, OSError) and error.errno == errno.EMFILE:  # which says nothing about the file
             raise
-        if isinstance(error, OSError) and error.errno is not None:  # from the system, not from NumPy
-            raise StoreError(f"{path}: this checkpoint cannot be read ({error.strerror})") from error
+        if isinstance(error, OSError) and error.errno not in OF_FILE:
+            cure = "make it readable or remove it"
+            raise Unreadable(f"{path}: this checkpoint cannot be read ({error.strerror}), {cure}") from error
+        # A damaged header can claim more numbers than the file has bytes.
+        if isinstance(error, MemoryError) and math.prod(getattr(error, "shape", ())) <= size:
+            raise
         raise StoreError(f"{path}: this checkpoint is damaged ({one_line(error)})") from error
     return Checkpoint(state, config, step, sha256, inputs, origin)
 

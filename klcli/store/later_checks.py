@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # a report must not import the training code
     from klcli.evaluation.reevaluation import Reevaluation
     from klcli.studies.gradient_checks import NetworkCheck
 
+LATEST = "ORDER BY created_at DESC, id DESC"  # the numbers of a merged database are those of the merge
+
 
 class Evaluations:
     """The evaluations of runs, each of one run or of the mean of several."""
@@ -95,12 +97,13 @@ class GradientChecks:
 
     def suite(self, suite: int | None = None) -> list[GradientCheck]:
         """Return the checks of one call, by default of the latest, with the errors of their tensors."""
-        return self._checks("suite = coalesce(?, (SELECT max(suite) FROM gradient_checks)) ORDER BY id", [suite])
+        latest = f"SELECT suite FROM gradient_checks {LATEST} LIMIT 1"
+        return self._checks(f"suite = coalesce(?, ({latest})) ORDER BY id", [suite])
 
     def latest(self, configs: Sequence[TrainConfig], settings: CheckSettings, sha256: str) -> GradientCheck | None:
         named = asdict(settings)
         equal = ("dataset_sha256", "json_extract(configs, '$[0].seed')", *named)
-        condition = f"{' AND '.join(f'{name} = ?' for name in equal)} ORDER BY id DESC"
+        condition = f"{' AND '.join(f'{name} = ?' for name in equal)} {LATEST}"
         checks = self._checks(condition, [sha256, configs[0].seed, *named.values()])
         # Compared as configs, not as text: an older klcli wrote fewer settings, in another order.
         return next((check for check in checks if check.configs == tuple(configs)), None)

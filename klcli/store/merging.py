@@ -18,7 +18,7 @@ from sqlite_utils import Database as Tables
 
 from klcli.errors import StoreError
 from klcli.files import flush, replacing_all
-from klcli.settings.run_command import in_database
+from klcli.settings.run_command import evaluation_command, in_database, with_study
 from klcli.store import checkpoints
 from klcli.store.connection import Database, explained, next_number
 from klcli.store.later_checks import Evaluations
@@ -63,8 +63,7 @@ class Merged:
 def merge(here: Database, path: Path) -> Merged:
     """Copy what is new in the database at `path`, which is read from a migrated copy and stays as it is.
 
-    Runs that are being trained, and their studies, are left out with a remark. Raises StoreError if a file cannot be
-    read or written; nothing of `path` is then stored.
+    Runs in training and their studies are left out with a remark. Raises StoreError; nothing of `path` is then stored.
     """
     with explained(path):
         if not path.exists():
@@ -76,14 +75,12 @@ def merge(here: Database, path: Path) -> Merged:
 class _Merging:
     def __init__(self, here: Database, source: Database, path: Path) -> None:
         self._here, self._source, self._merged = here, source, Merged(path)
-        self._locks = Locks(source.folder("locks"))
-        self._own_locks = Locks(here.folder("locks"))
+        self._locks, self._own_locks = Locks(source.folder("locks")), Locks(here.folder("locks"))
         self._runs, self._mine = Runs(source, self._locks), Runs(here, self._own_locks)
         # New numbers by the old ones, under the names that pictures have.
         self._numbers: dict[str, dict[int, int]] = {"run": {}, "study": {}, "gradcheck": {}}
         self._copied: dict[str, set[int]] = {"run": set(), "study": set(), "gradcheck": set()}
-        self._files: list[Copy] = []
-        self._backups: list[Copy] = []  # of checkpoints here that are replaced
+        self._files, self._backups = list[Copy](), list[Copy]()  # backups of checkpoints here that are replaced
 
     def all(self) -> Merged:
         checkpoints.require_no_link(self._here.folder("checkpoints"))
@@ -147,11 +144,13 @@ class _Merging:
             wanted.add(run["study_id"])
             if (mine := known.get(run["identity"])) and mine["study_id"] is not None:
                 numbers[run["study_id"]] = mine["study_id"]
-        for row in self._rows("studies", "1 ORDER BY id"):
-            if row["id"] in wanted and row["id"] not in numbers:
-                number = numbers[row["id"]] = next_number(self._tables, "studies")
-                self._insert("studies", [row | {"id": number, "parent": None}])
-                self._copied["study"].add(row["id"])
+        new = {row["id"]: row for row in self._rows("studies", "1 ORDER BY id") if row["id"] in wanted - numbers.keys()}
+        numbers |= {old: next_number(self._tables, "studies") for old in new}
+        named = {str(old): number for old, number in numbers.items()}
+        for old, row in new.items():  # no study has the number 0: the one that its command names is not here
+            command = row["command"] and with_study(row["command"], lambda one: named.get(one, 0))
+            self._insert("studies", [row | {"id": numbers[old], "parent": None, "command": command}])
+        self._copied["study"] |= new.keys()
         for row in self._rows("studies", "parent IS NOT NULL"):  # of a new study, or one that had been deleted here
             own = {row["id"], row["parent"]}
             if numbers.keys() >= own and not own.isdisjoint(self._copied["study"]):
@@ -276,7 +275,8 @@ class _Merging:
             for old in same:
                 self._tables.execute("DELETE FROM evaluations WHERE id = ?", [old.id])
             number = next_number(self._tables, "evaluations")
-            self._insert("evaluations", [row | {"id": number}])
+            command = evaluation_command(runs, row, data=None, db=self._here.path)
+            self._insert("evaluations", [row | {"id": number, "command": command}])
             self._insert("evaluation_runs", ({"evaluation_id": number, "run_id": run} for run in runs))
             self._merged.evaluations += 1
 
@@ -298,10 +298,12 @@ class _Merging:
 
 
 def _has_network(runs: Runs, number: int) -> bool:
-    with suppress(StoreError):
-        runs.checkpoint(runs.get(number))
-        return True
-    return False
+    try:
+        return bool(runs.checkpoint(runs.get(number)))
+    except checkpoints.Unreadable:
+        raise
+    except StoreError:
+        return False
 
 
 def _is_file(path: Path) -> bool:

@@ -308,14 +308,14 @@ class RunFilter:
 
 @dataclass(frozen=True)
 class Order:
-    """A column of runs to sort by; runs without a value come last."""
+    """A column of runs to sort by; runs without a value come last, as SQLite has them in descending order."""
 
     column: str
     descending: bool
 
     def sql(self) -> str:
-        # In descending order, SQLite already puts NULL last and can use an index.
-        return f'"{self.column}" ' + ("DESC" if self.descending else "ASC NULLS LAST")
+        newest = ", id DESC" * (self.column == "started_at")  # times are stored to the second
+        return f'"{self.column}" ' + (f"DESC{newest}" if self.descending else "ASC NULLS LAST")
 
 
 # A range test ends where eta is too large on purpose: its last accuracy is no result.
@@ -323,7 +323,7 @@ AS_CONFIGURED = f"schedule IS NOT 'range' AND {METHOD} IS NULL"
 # Equal for equal splits: an older klcli wrote fewer settings of them. json_patch drops those that are null.
 _DEFAULTS = json.dumps({name: value for name, value in asdict(SplitConfig()).items() if value is not None})
 ONE_SPLIT = f"CASE WHEN json_valid(split) THEN json_patch('{_DEFAULTS}', split) ELSE split END"
-BEST_FIRST = Order("validation_accuracy", descending=True)
+BEST_FIRST, NEWEST_FIRST = Order("validation_accuracy", descending=True), Order("started_at", descending=True)
 
 
 def config_of(text: str, owner: str) -> TrainConfig:

@@ -178,9 +178,8 @@ class Runs:
         self.require_owner(run_id)  # before it replaces the file of another process
         path, run = self._own_file(run_id), self.get(run_id)
         checkpoints.require_no_link(path.parent)
-        config, origin = result.config.to_json(), {key: getattr(run, key) for key in checkpoints.ORIGIN}
-        origin |= {checkpoints.VERSIONS: json.dumps(run.versions)}
-        sha256 = checkpoints.save(path, result.arrays(), config, result.step, result.inputs, origin)
+        origin = {k: getattr(run, k) for k in checkpoints.ORIGIN} | {checkpoints.VERSIONS: json.dumps(run.versions)}
+        sha256 = checkpoints.save(path, result.arrays(), result.config.to_json(), result.step, result.inputs, origin)
         return {"checkpoint": checkpoints.column_of(path), "checkpoint_sha256": sha256}
 
     def snapshot(self, run: Run) -> tuple[Snapshot | None, str]:
@@ -193,6 +192,8 @@ class Runs:
         for sha256, file in product((run.checkpoint_sha256, run.previous_sha256), (path, checkpoints.previous(path))):
             try:
                 found = checkpoints.load(file, run, sha256)
+            except checkpoints.Unreadable:
+                raise
             except StoreError as error:
                 failures.append(str(error))
                 continue
@@ -210,6 +211,8 @@ class Runs:
         path = self.file_of(run)
         try:
             return checkpoints.load(path, run, run.checkpoint_sha256)
+        except checkpoints.Unreadable:
+            raise
         except StoreError as error:
             if found := checkpoints.named(path, self.get(run.id).checkpoint_sha256, run):  # it has gone on since then
                 return found
@@ -279,10 +282,9 @@ class Runs:
             return sum(n for [n] in self._db.each(f"SELECT count(*) FROM runs WHERE {condition}", parameters))
 
     def image_sets(self, chosen: RunFilter) -> list[ImageSet]:
-        """Return what can be ranked together: synthetic images last, subsets late, recent ones first, the common split.
+        """Return what can be ranked together: synthetic images last, trials late, recent ones first, the common split.
 
-        While the newest run is a merged one, whose number says nothing, the images of most come first. What has no run
-        that is ranked, such as range tests alone, comes last of all.
+        While the newest run is a merged one, the images of most come first. Range tests alone come last of all.
         """
         condition, parameters = chosen.conditions()
         counted = "SELECT dataset, dataset_sha256, split, count(*) AS runs, max(id) AS latest, "
@@ -291,10 +293,10 @@ class Runs:
         together += f"max(latest) AS latest, sum(ranked) AS ranked FROM ({counted} GROUP BY dataset_sha256, split) "
         together += f"GROUP BY dataset_sha256, {ONE_SPLIT}"
         # A trial on few or synthetic images must not hide the results. A split of an unknown form has all images.
-        is_subset = "CASE WHEN json_valid(split) THEN json_extract(split, '$.subset') IS NOT NULL ELSE 0 END"
-        images = f"WINDOW images AS (PARTITION BY {is_subset}, dataset_sha256)"
+        is_trial = "iif(json_valid(split), json_extract(split, '$.subset', '$.train_batches[0]') <> '[null,null]', 0)"
+        images = f"WINDOW images AS (PARTITION BY {is_trial}, dataset_sha256)"
         is_merged = "(SELECT origin FROM runs ORDER BY id DESC LIMIT 1) IS NOT NULL"
-        order = f"sum(ranked) OVER images = 0, dataset = 'synthetic', {is_subset}, CASE WHEN {is_merged} THEN "
+        order = f"sum(ranked) OVER images = 0, dataset = 'synthetic', {is_trial}, CASE WHEN {is_merged} THEN "
         order += "sum(ranked) OVER images END DESC, max(latest) OVER images DESC, ranked DESC, runs DESC, latest DESC"
         with self._db.reading_only(chosen.where):
             return [*self._db.records(ImageSet, f"({together}) {images} ORDER BY {order}", parameters)]

@@ -48,8 +48,8 @@ class Studies:
     def find(self, kind: str, stage: str, settings: Row, parent: int | None) -> Study | None:
         """Return the latest study of exactly this plan, in any state, including studies of an older klcli."""
         wanted = identity(settings)
-        found = self._where("kind = ? AND stage = ? AND parent IS ? ORDER BY id DESC", kind, stage, parent)
-        return next((one for one in found if identity(one.settings) == wanted), None)
+        found = self._where("kind = ? AND stage = ? AND parent IS ?", kind, stage, parent)
+        return next((one for one in reversed(found) if identity(one.settings) == wanted), None)
 
     def get(self, study_id: int) -> Study:
         for study in self._where("id = ?", study_id):
@@ -62,11 +62,12 @@ class Studies:
     def complete(self, kind: str, stage: str, dataset_sha256: str) -> list[Study]:
         """Return the complete studies with runs on these images, the newest first."""
         of_images = "EXISTS (SELECT 1 FROM runs WHERE study_id = studies.id AND dataset_sha256 = ?)"
-        condition = f"kind = ? AND stage = ? AND state = 'complete' AND {of_images} ORDER BY id DESC"
-        return self._where(condition, kind, stage, dataset_sha256)
+        condition = f"kind = ? AND stage = ? AND state = 'complete' AND {of_images}"
+        return self._where(condition, kind, stage, dataset_sha256)[::-1]
 
     def all(self) -> list[Study]:
-        return self._where("1 ORDER BY id")
+        """Return all studies in the order of time: the numbers of a merged database are those of the merge."""
+        return self._where("1")
 
     def chain(self, study_id: int) -> list[Study]:
         chain = [self.get(study_id)]
@@ -86,7 +87,7 @@ class Studies:
         return [f"{n} run{'s were' if n > 1 else ' was'} deleted from study {one}" for one, n in lost.items() if n > 0]
 
     def _where(self, condition: str, *values: object) -> list[Study]:
-        return [*self._db.records(Study, f"studies WHERE {condition}", values)]
+        return [*self._db.records(Study, f"studies WHERE {condition} ORDER BY created_at, id", values)]
 
     def restart(self, study_id: int, rows: dict[int, Row], alone: Collection[int] = ()) -> None:
         """Take over the unfinished or deleted runs at these positions. Raises StoreError if one is being trained.

@@ -34,7 +34,7 @@ def test_the_last_run_as_it_was_trained(here: Klcli, trained: Path, rows: Rows) 
         accuracy, loss = f"{run[f'{split}_accuracy']:.4f}", f"{run[f'{split}_loss']:.4f}"
         assert line == [split, accuracy, accuracy, "0.0000", loss, loss, "0.0000"]
     assert (row["bn_statistics"], row["bn_samples"], row["seed"], row["transductive"]) == ("ema", None, None, 0)
-    assert row["command"] == "klcli evaluate last"
+    assert row["command"] == "klcli evaluate 3"
 
 
 def test_several_runs_are_compared_with_themselves(here: Klcli, trained: Path, rows: Rows) -> None:
@@ -43,6 +43,8 @@ def test_several_runs_are_compared_with_themselves(here: Klcli, trained: Path, r
     assert "adaptive statistics (30 images, transductive), seed 5, flips" in done.stdout
     assert "klcli report --run 1-3\n" in done.stderr  # the next command fits a line, however many runs there are
     kept, runs = rows("evaluations"), rows("runs")
+    own = "--bn-statistics adaptive --bn-samples 30 --flips --seed 5"
+    assert [row["command"] for row in kept] == [f"klcli evaluate {number} {own}" for number in (1, 2, 3)]
     assert [row["transductive"] for row in kept] == [1, 1, 1]
     differences = [row["test_accuracy"] - run["test_accuracy"] for row, run in zip(kept, runs, strict=True)]
     assert f"test accuracy differs by {np.mean(differences):+.4f} on the mean of 3 runs" in done.stdout
@@ -56,6 +58,28 @@ def test_several_runs_are_compared_with_themselves(here: Klcli, trained: Path, r
     assert [one["runs"] for one in document["evaluations"]] == [[1], [2]]
     assert document["evaluations"][0]["transductive"] == 1
     assert [one["test_accuracy"] for one in document["stored"]] == [run["test_accuracy"] for run in runs[:2]]
+
+
+@pytest.mark.parametrize(
+    ("typed", "stored"),
+    [
+        ("best -1 --ensemble --shifts 2 --db results/klcli.db", ["2-3 --ensemble --shifts 2"]),
+        ("1-2 --bn-statistics precise --data synthetic", [
+            f"{number} --bn-statistics precise --bn-samples 10000 --data synthetic" for number in (1, 2)
+        ]),
+    ],
+)  # fmt: skip
+def test_the_stored_command_repeats_an_evaluation(
+    here: Klcli, trained: Path, rows: Rows, typed: str, stored: list[str]
+) -> None:
+    change(trained, "UPDATE runs SET validation_accuracy = 0.9 WHERE id = 2")
+    succeeded(here("evaluate", *typed.split()))
+    numbers = [[row[f"{split}_loss"] for split in ("validation", "test")] for row in rows("evaluations")]
+    assert [row["command"] for row in rows("evaluations")] == [f"klcli evaluate {one}" for one in stored]
+    for row in rows("evaluations"):
+        succeeded(here(*row["command"].split()[1:]))
+    again = sorted(rows("evaluations"), key=lambda row: row["id"])
+    assert [[row[f"{split}_loss"] for split in ("validation", "test")] for row in again] == numbers
 
 
 def test_the_title_names_the_images_of_every_run(here: Klcli, trained: Path) -> None:

@@ -236,6 +236,43 @@ def test_a_run_that_went_on_while_the_images_were_read_continues_from_there(
     assert [row["epoch"] for row in rows("epochs")] == [*range(13)]
 
 
+@pytest.mark.parametrize("repeats", [(), ("--repeats", "2", "--jobs", "1")], ids=["a run", "a study"])
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), 4, "this checkpoint cannot be read (Permission"),
+        (MemoryError(), 1, "the memory is too small"),
+    ],
+    ids=["permission", "memory"],
+)
+def test_a_checkpoint_that_cannot_be_read_now_costs_no_epoch(
+    here: Klcli, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repeats: tuple[str, ...],
+    error: Exception, code: int, words: str,
+) -> None:  # fmt: skip
+    command = (*TRAIN, "--epochs", "2", *repeats)
+    succeeded(here(*command))
+    for table in ("runs", *["studies"] * bool(repeats)):
+        execute(tmp_path / "results/klcli.db", f"UPDATE {table} SET state = 'interrupted'")
+    kept = ("epochs_done", "checkpoint", "checkpoint_sha256", "validation_accuracy")
+    files = [*(tmp_path / "results/checkpoints").iterdir()]
+    before = [{name: run[name] for name in kept} for run in rows("runs")], rows("epochs"), [one.stat() for one in files]
+    seconds = [run["seconds"] for run in rows("runs")]
+
+    def refused(path: Path) -> str | None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("klcli.store.checkpoints.irregular", refused)
+        done = here(*command, "--resume", "last")
+    assert (done.returncode, "begins again" in done.stderr) == (code, False)
+    assert words in done.stderr.splitlines()[-1]
+    after = [{name: run[name] for name in kept} for run in rows("runs")], rows("epochs"), [one.stat() for one in files]
+    assert after == before
+    assert repeats or rows("runs")[0]["seconds"] == pytest.approx(seconds[0], abs=5)
+    said = succeeded(here(*command, "--resume", "last")).stderr
+    assert "run 1 continues after epoch 2" in said
+
+
 def test_the_run_of_a_study_names_the_command_of_the_study(
     here: Klcli, refused: Refused, rows: Rows, change: Callable[..., None]
 ) -> None:

@@ -467,4 +467,4 @@ def test_bits_cannot_be_compared_with_those_of_a_lost_checkpoint(here: Klcli, tr
     assert (done["run"]["id"], done["same_bits"]) == (4, True)  # the database has the checksum
     (trained / "results/checkpoints/run-000004.npz").unlink()
     change(trained, "UPDATE runs SET checkpoint_sha256 = 'x' WHERE id = 4")
-    assert "run 4 has no sound checkpoint to compare" in succeeded(here("runs", "rerun", "4", "--quiet")).stdout
+    assert "run 4 has no readable checkpoint to compare" in succeeded(here("runs", "rerun", "4", "--quiet")).stdout

@@ -105,6 +105,16 @@ def test_the_fine_stage_goes_on_from_the_latest_coarse_one_of_the_same_settings(
     assert parents == [*(study for _, study in expected), 3, 1]
 
 
+def test_a_study_to_go_on_from_has_names(here: Klcli, rows: Rows) -> None:
+    """The stored command has the number: these names are those of other studies later."""
+    succeeded(here(*SEARCH, "--coarse"))
+    for name in ("last", "-1", "-3"):
+        succeeded(here(*SEARCH, "--fine", "--from", name))
+    assert [parent for _, parent, _ in stages(rows)] == [None, 1, 2, 1]
+    commands = [row["command"].rpartition("--from ")[2] for row in rows("studies")[1:]]
+    assert commands == ["1", "2", "1"]
+
+
 def test_rounds_are_as_many_fine_stages_each_within_the_one_before(here: Klcli, rows: Rows) -> None:
     done = here(*SEARCH, "--coarse", "--rounds", "2")
     assert done.returncode == 0
@@ -116,6 +126,27 @@ def test_rounds_are_as_many_fine_stages_each_within_the_one_before(here: Klcli, 
     again = here(*SEARCH, "--coarse", "--fine", "--fine", "--resume")
     assert len(rows("studies")) == 3  # the same search in other words
     assert cells(again) == cells(done)
+
+
+@pytest.mark.parametrize("stage", [("--fine",), ("--fine", "--final"), ("--fine", "--fine")], ids=" ".join)
+def test_a_fine_stage_is_resumed_though_a_newer_coarse_one_is_there(
+    here: Klcli, rows: Rows, tmp_path: Path, stage: tuple[str, ...]
+) -> None:
+    few = (*LISTED, "--trials", "3")
+    succeeded(here(*few, "--coarse"))
+    succeeded(here(*few, *stage))
+    last = len(rows("studies"))
+    for table, number in (("studies", "id"), ("runs", "study_id")):
+        change(tmp_path, f"UPDATE {table} SET state = 'interrupted' WHERE {number} = {last}")
+    succeeded(here(*few, "--coarse"))
+    succeeded(here(*few, "--coarse", "--seed", "5"))
+    said = succeeded(here(*few, *stage, "--seed", "5", "--resume")).stderr  # of another seed: a new one on the newest
+    assert said.count("a new one begins") == len(stage)
+    assert rows("studies")[last + 2]["parent"] == last + 2
+    before = len(rows("studies"))
+    said = succeeded(here(*few, *stage, "--resume")).stderr
+    assert "a new one begins" not in said
+    assert {state for _, _, state in stages(rows)} == {"complete"} and len(rows("studies")) == before
 
 
 def test_a_stage_of_two_values_is_not_said_to_bracket_three(here: Klcli) -> None:
@@ -255,6 +286,7 @@ def test_a_final_training_that_diverged_is_named_below_the_means(here: Klcli, tm
         (["--jobs", "0"], ["--jobs", "0"]),
         (["--jobs", "-2"], ["--jobs", "-2"]),
         (["--from", "1"], ["--from 1", "--fine"]),
+        (["--fine", "--from", "first"], ["--from 'first': give the number of a study"]),
         (["--from", "1", "--coarse", "--fine"], ["--from 1"]),
         (["--executor", "nonsense"], ["--executor nonsense"]),
     ],

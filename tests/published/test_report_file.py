@@ -294,6 +294,16 @@ def deviations(
     return [one.removeprefix(head) for one in notes]
 
 
+def test_the_first_plan_is_the_one_of_the_earlier_time() -> None:
+    """After a merge, it has the higher number."""
+    text = report("a3-2024").text
+    first, later = (planned(plan, 9 - plan, [NETWORK], text) for plan in (1, 2))
+    first = replace(first, created_at="2026-11-26T07:00:00")
+    assert len(plan_notes([first], [first, later])) == 1
+    [_, deviation] = plan_notes([later], [first, later])
+    assert deviation.startswith("deviates from the plan of study 8, of 2026-11-26")
+
+
 def test_more_seeds_of_some_settings_are_a_deviation_from_the_plan() -> None:
     """Three seeds of two networks, then eight of the deeper one."""
     deep = replace(NETWORK, hidden=(50, 50))

@@ -124,6 +124,16 @@ def test_gradient_checks_come_back_with_their_errors(recorder: Any, checks: list
     assert (one.decimals, one.threshold) == (6, 1e-5)
 
 
+def test_the_latest_check_is_that_of_the_latest_time(recorder: Any, checks: list[NetworkCheck]) -> None:
+    """After a merge, older ones have higher numbers."""
+    store, settings = recorder.store.gradient_checks, checks[0].settings
+    numbers = [store.record(checks[:1], DATASET, "klcli gradcheck") for _ in range(3)]
+    for number, time in zip(numbers, ("2026-05-01", "2026-05-03", "2026-05-02"), strict=True):
+        execute(recorder.path, "UPDATE gradient_checks SET created_at = ? WHERE id = ?", time, number)
+    assert [one.suite for one in store.suite()] == [numbers[1]]
+    assert store.latest(checks[0].configs, settings, "s").id == numbers[1]
+
+
 def test_the_latest_check_of_a_network_is_found_by_its_settings(recorder: Any, checks: list[NetworkCheck]) -> None:
     store = recorder.store.gradient_checks
     store.record(checks, DATASET, "klcli gradcheck")

@@ -110,7 +110,7 @@ def test_everything_comes_along_once(here: Path, other: Path) -> None:
     assert (merged.runs, merged.known, merged.studies, merged.evaluations, merged.gradient_checks) == (6, 0, 2, 2, 4)
     for table, shown in (("runs", "id > 2"), ("epochs", "1"), ("studies", "id > 1"), ("evaluations", "1"),
                          ("gradient_checks", "1"), ("gradient_errors", "1")):  # fmt: skip
-        without = RENUMBERED | {"origin", "origin_run", "owner"}
+        without = RENUMBERED | {"origin", "origin_run", "owner"} | {*["command"] * (table == "evaluations")}
         new, old = ([{k: v for k, v in row.items() if k not in without} for row in found]
                     for found in (rows(here, table, shown), rows(other, table)))  # fmt: skip
         assert new == old, table
@@ -122,6 +122,8 @@ def test_everything_comes_along_once(here: Path, other: Path) -> None:
     assert [epoch["run_id"] for epoch in rows(here, "epochs")] == [3, 4, 5]
     assert [study["parent"] for study in rows(here, "studies")] == [None, None, 2]
     assert sorted(tuple(row.values()) for row in rows(here, "evaluation_runs")) == [(1, 4), (2, 3), (2, 5)]
+    evaluated = [row["command"] for row in rows(here, "evaluations")]
+    assert evaluated == [f"klcli evaluate {words} --db {here}" for words in ("4 --flips", "3 5 --ensemble")]
     assert [check["suite"] for check in rows(here, "gradient_checks")] == [1, 1, 3, 3]
     assert [error["check_id"] for error in rows(here, "gradient_errors")] == [4]
     for new, old in ((3, 1), (4, 2), (5, 3)):
@@ -143,6 +145,44 @@ def test_everything_comes_along_once(here: Path, other: Path) -> None:
     for merged in merge(here, other, moved):
         assert (merged.changes, merged.known, merged.files) == (0, 6, 0)
     assert contents(here.parent) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("klcli search-lambda --fine --from 1 --trials 1", "klcli search-lambda --fine --from 2 --trials 1"),
+        ("klcli search-lambda --fine --from=1", "klcli search-lambda --fine --from=2"),
+        ("Lab('a.db').search_lambda(SearchSettings(fine=1, from_study='1'))",
+         "Lab('a.db').search_lambda(SearchSettings(fine=1, from_study=2))"),
+        ("klcli search-lambda --fine --from 9", "klcli search-lambda --fine --from 0"),  # it was deleted
+        (None, None),
+    ],
+)  # fmt: skip
+def test_the_command_of_a_search_names_the_study_by_its_new_number(
+    here: Path, other: Path, old: str | None, new: str | None
+) -> None:
+    execute(other, "UPDATE studies SET command = ? WHERE id = 2", old)
+    merge(here, other)
+    assert [(row["parent"], row["command"]) for row in rows(here, "studies", "id = 3")] == [(2, new)]
+
+
+@pytest.mark.parametrize(
+    ("policy", "samples", "words"),
+    [
+        ("ema", None, " --bn-statistics ema"),
+        ("adaptive", 30, " --bn-statistics adaptive --bn-samples 30"),
+        ("adaptive", None, ""),  # those of the training itself, which are not drawn anew
+        ("adaptive ema", None, ""),  # of two networks
+    ],
+)
+def test_the_command_of_a_merged_evaluation_has_its_settings(
+    here: Path, other: Path, policy: str, samples: int | None, words: str
+) -> None:
+    used = "bn_statistics = ?, bn_samples = ?, snapshots = 1"
+    execute(other, f"UPDATE evaluations SET {used} WHERE flips", policy, samples)
+    merge(here, other)
+    [row] = rows(here, "evaluations", "flips")
+    assert row["command"] == f"klcli evaluate 4 --snapshots{words} --flips --db {here}"
 
 
 def test_a_run_keeps_its_first_origin(here: Path, other: Path, tmp_path: Path) -> None:

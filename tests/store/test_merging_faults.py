@@ -14,7 +14,7 @@ from raw_sql import execute, execute_all
 
 from klcli import termination
 from klcli.errors import StoreError
-from klcli.store import connection, merging, reading
+from klcli.store import checkpoints, connection, merging, reading
 from klcli.store.merging import Merged
 from klcli.store.store import Store
 
@@ -108,6 +108,29 @@ def test_rows_of_a_hostile_database(here: Path, other: Path, tmp_path: Path) -> 
     execute_all(other, "DROP INDEX runs_by_identity", "UPDATE runs SET identity = 'x'")
     with pytest.raises(StoreError, match=r"three-runs.*a row of its table runs is not one of klcli"):
         merge(here, other)
+
+
+@pytest.mark.parametrize("folder", ["here", "there"])
+def test_a_network_that_cannot_be_read_now_is_not_missing(
+    here: Path, other: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """Run 1 was merged when it was interrupted, and has been continued there."""
+    execute_all(other, "UPDATE runs SET state = 'interrupted', epochs_done = 0.5 WHERE id = 1")
+    merge(here, other)
+    execute_all(other, "UPDATE runs SET epochs_done = 1 WHERE id = 1")
+    before, irregular = files(here.parent), checkpoints.irregular
+    unreadable = (here if folder == "here" else other).parent / "checkpoints/run-000001.npz"
+
+    def refused(path: Path) -> str | None:
+        if path == unreadable:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return irregular(path)
+
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="this checkpoint cannot be read"):
+        patch.setattr(checkpoints, "irregular", refused)
+        merge(here, other)
+    assert files(here.parent) == before
+    assert execute(here, "SELECT epochs_done FROM runs WHERE id = 1") == [(0.5,)]
 
 
 @pytest.mark.parametrize("at", range(6))

@@ -1,6 +1,7 @@
 """Queries and upkeep, compared with the sqlite3 module and the file system."""
 
 import csv
+import json
 import os
 import shutil
 import sqlite3
@@ -19,8 +20,9 @@ import sqlite_utils
 from raw_sql import dicts, execute
 
 from klcli.errors import ConfigError, StoreError
-from klcli.procedures.run_lookup import best_runs, images_of_run
-from klcli.store.records import BEST_FIRST, Order, RunFilter
+from klcli.procedures.run_lookup import best_runs, chosen_run, chosen_study, images_of_run
+from klcli.report.views import latest_study
+from klcli.store.records import BEST_FIRST, NEWEST_FIRST, Order, RunFilter
 from klcli.store.schema import migrations
 from klcli.store.store import Store
 from klcli.text import csv_cell
@@ -79,6 +81,20 @@ def test_images_divided_differently_are_told_apart_the_most_used_first(five: Sto
     assert [run.id for run in five.runs.query(RunFilter(state="complete").on_images_of(found[1]), BEST_FIRST)] == [4]
 
 
+@pytest.mark.parametrize("trial", ["subset = 900", "train_batches = json('[1]')", "train_batches = json('[1, 3]')"])
+def test_trials_on_a_part_of_the_images_do_not_hide_the_one_on_all(five: Store, trial: str) -> None:
+    """Three trials, and a better accuracy in each of them."""
+    name, value = trial.split(" = ")
+    config = f"json_set(config, '$.split.{name}', {value})"
+    execute(five.path, "UPDATE runs SET config = json_remove(config, '$.split.subset')")
+    execute(five.path, f"UPDATE runs SET config = {config} WHERE id IN (2, 3, 4)")
+    found = five.runs.image_sets(RunFilter(state="complete"))
+    assert [(one.runs, one.latest) for one in found] == [(1, 1), (3, 4)]
+    assert [run.id for run in best_runs(five, 9, RunFilter())] == [1]
+    execute(five.path, f"UPDATE runs SET config = {config} WHERE id = 1")
+    assert [run.id for run in best_runs(five, 9, RunFilter())] == [4, 3, 2, 1]  # nothing else is there
+
+
 def test_a_split_of_an_older_klcli_is_the_same_split(five: Store) -> None:
     """It lacks the settings that are younger, or has them in another order."""
     execute(five.path, "UPDATE runs SET config = json_remove(config, '$.split.split_seed') WHERE id IN (1, 4)")
@@ -90,6 +106,24 @@ def test_a_split_of_an_older_klcli_is_the_same_split(five: Store) -> None:
     assert [run.id for run in ranked] == [3, 2, 1]
     assert [run.id for run in best_runs(five, 9, RunFilter(where="id < 4"))] == [3, 2, 1]
     assert {images_of_run(five, five.runs.get(number)).latest for number in (1, 2, 3)} == {5}
+
+
+def test_the_newest_is_the_one_that_began_last(recorder: Any) -> None:
+    """After a merge, older ones have higher numbers; of those of one second, the higher number counts."""
+    days = ("2026-05-01", "2026-05-03", "2026-05-02", "2026-05-03")
+    study = "INSERT INTO studies VALUES (?, 'sigma', NULL, ?, NULL, ?, ?, NULL)"
+    for number, day in enumerate(days, start=1):
+        state = "interrupted" if number == 4 else "complete"
+        recorder.store.runs.finish(recorder.begin(), state, None, 1.0)
+        execute(recorder.path, "UPDATE runs SET started_at = ? WHERE id = ?", day, number)
+        plan = json.dumps({"plan": [{"split": {"train_batches": [1] * (number == 4)}}]})
+        execute(recorder.path, study, number, plan, state, day)
+    store = recorder.store
+    names = {"last": 2, "-1": 4, "-2": 2, "-3": 3, "-4": 1, "3": 3}
+    assert {name: chosen_run(store, name).id for name in names} == names
+    assert {name: chosen_study(store, name).id for name in names} == names
+    assert [run.id for run in store.runs.query(RunFilter(), NEWEST_FIRST)] == [4, 2, 3, 1]
+    assert latest_study(store, "sigma") == 2  # the newest on all training images
 
 
 @pytest.mark.parametrize(

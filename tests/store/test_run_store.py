@@ -1,5 +1,6 @@
 """Runs: records are read back exactly, once, in a state, and never mixed with other data."""
 
+import errno
 import os
 import shutil
 import socket
@@ -410,6 +411,43 @@ def test_where_both_checkpoints_are_gone_the_run_begins_again_and_says_so(record
     snapshot, remark = recorder.store.runs.snapshot(run)
     assert snapshot is None
     assert "begins again" in remark
+
+
+@pytest.mark.parametrize("is_damaged", [False, True], ids=["the latest", "the previous of a damaged one"])
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        *((OSError(number, os.strerror(number)), StoreError) for number in (errno.EACCES, errno.EIO, errno.ENFILE)),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), OSError),
+        (MemoryError(), MemoryError),
+    ],
+    ids=lambda value: str(value or "memory") if isinstance(value, Exception) else "",
+)
+def test_a_checkpoint_that_cannot_be_read_now_is_no_reason_to_begin_again(
+    recorder: Any, monkeypatch: pytest.MonkeyPatch, is_damaged: bool, error: Exception, raised: type[Exception]
+) -> None:
+    run = recorder.store.runs.get(trained_twice(recorder))
+    latest = recorder.path.parent / run.checkpoint
+    if is_damaged:
+        latest.write_bytes(latest.read_bytes()[:-9])
+    before = {file: file.read_bytes() for file in latest.parent.iterdir()}
+    unreadable, irregular = checkpoints.previous(latest) if is_damaged else latest, checkpoints.irregular
+
+    def refused(path: Path) -> str | None:
+        if path == unreadable:
+            raise error
+        return irregular(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "irregular", refused)
+        for read in (recorder.store.runs.snapshot, *[recorder.store.runs.checkpoint] * (not is_damaged)):
+            with pytest.raises(raised) as found:
+                read(run)
+            assert type(error) in (type(found.value), type(found.value.__cause__))
+            assert "train again" not in str(found.value)  # as if it were lost
+    assert {file: file.read_bytes() for file in latest.parent.iterdir()} == before
+    snapshot, _ = recorder.store.runs.snapshot(run)
+    assert snapshot.step == (1 if is_damaged else 2) * EPOCH.step
 
 
 def test_a_checkpoint_that_was_renamed_but_never_committed_is_not_used(recorder: Any) -> None:

@@ -41,7 +41,7 @@ def report(selection: Selection, invocation: Invocation) -> None:
 
     Runs on different images or different splits are never ranked together. By default, the ranking uses the
     images that were used last (after a merge, those of the most runs), and the split of most of their runs; runs with
-    --subset or on synthetic images come last. stderr names the command that shows the others.
+    --subset or --train-batches, or on synthetic images, come last. stderr names the command that shows the others.
 
     - `klcli report --best 3`
     - `klcli report --run 7 9-12 --diff-only`

@@ -257,7 +257,7 @@ def rerun(run: Annotated[str, argument("RUN", NAME_HELP)], *, invocation: Invoca
     new = invocation.lab.rerun(old.id)
     has_ended = old.state in ("complete", "diverged")  # else its network is that of an earlier update
     is_same = same_bits(invocation.lab.store, old, new) if has_ended else None
-    lack = "has no sound checkpoint" if has_ended else f"is {old.state} and has no final network"
+    lack = "has no readable checkpoint" if has_ended else f"is {old.state} and has no final network"
     command = f"klcli report --run {old.id} {new.id} --diff-only{invocation.database_words}"
     compare = f"`{command}` shows the differences"
     verdict = {

@@ -22,7 +22,7 @@ from klcli.report.views import View, view
 from klcli.report.words import counted, image_sets_words, images_words, numbered, run_title
 from klcli.settings.run_command import in_database
 from klcli.settings.selection import OF_STUDIES, Selection
-from klcli.store.records import ImageSet, Run, RunFilter, RunResult, Study
+from klcli.store.records import NEWEST_FIRST, ImageSet, Run, RunFilter, RunResult, Study
 from klcli.store.store import Store
 
 BEST = 10  # rows of a ranking
@@ -80,7 +80,7 @@ class Sections:
         if asked == RunFilter() and selection.dataset is None:
             return every
         images = {one.dataset_sha256 for one in self._image_sets}
-        runs = self._store.runs.each(asked, views.NEWEST_FIRST)
+        runs = self._store.runs.each(asked, NEWEST_FIRST)
         kept = {run.study_id for run in runs if selection.dataset is None or run.dataset_sha256 in images}
         return [one for one in every if one.id in kept]
 
@@ -143,7 +143,7 @@ class Sections:
     def _runs(self) -> Iterator[Markup]:
         limit = min(self._selection.limit or LISTED, LISTED)
         listed = view(self._store, replace(self._selection, list_all=True, limit=limit, html=None))
-        partial = {run.id for run in listed.runs if run.split.subset is not None}
+        partial = {run.id for run in listed.runs if run.split.is_trial}
         runs = sorted(listed.runs, key=lambda run: run.id in partial)  # those on all images before quick trials
         n, total = len(runs), sum(self._store.runs.count_by_state().values())
         command = in_database(f"klcli report --list --limit {total}", self._store.path)
