@@ -20,7 +20,6 @@ def fraction(value: float, sign: str = "") -> str:
 
 
 signed = partial(fraction, sign="+")  # the difference of two such numbers
-_FORMS: dict[str, Form] = {"": str, ".4f": fraction}  # those that are not Python's
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,10 @@ class Column:
 def columns(text: str, **forms: Form) -> tuple[Column, ...]:
     """Return columns written as `id:d=run; network; seconds:.1f`: a key, the format of a number, and a title.
 
-    Without a colon, the column is one of words; without a title, the key is the title. The format `.4f` is `fraction`;
-    `forms` are the others, by key, that are not those of Python. Marks before the key are for a narrow terminal: `?`
-    for a column that it may drop, `??` before that and `???` first; `*` for a key of the rows; `&` for a column that
-    stays beside the last one.
+    Without a colon, the column is one of words; without a title, the key is the title. The format `.4f` is `fraction`,
+    the others are Python's, except the `forms` by key. Marks before the key are for a narrow terminal: `?` for a
+    column that it may drop, `??` before that and `???` first; `*` for a key of the rows; `&` for a column that stays
+    beside the last one.
     """
     found = []
     for one in text.split(";"):
@@ -50,7 +49,7 @@ def columns(text: str, **forms: Form) -> tuple[Column, ...]:
         given = marked.lstrip("?*&")
         marks = marked.removesuffix(given)
         key, colon, digits = given.partition(":")
-        form = forms.get(key) or _FORMS.get(digits) or f"{{:{digits}}}".format
+        form = forms.get(key) or (fraction if digits == ".4f" else f"{{:{digits}}}".format)
         words = title if equals else key.replace("_", " ")
         found.append(Column(key, words, form, bool(colon), marks.count("?"), "*" in marks, "&" in marks))
     return tuple(found)
