@@ -39,12 +39,11 @@ def bn_words(config: TrainConfig) -> str:
     return words if policy == "ema" else f"{words} ({policy} statistics{transductive_words(policy)})"
 
 
-def statistics_words(runs: Iterable[Run]) -> str:
-    """`, BN after ReLU, adaptive statistics, transductive` for the title of runs with and without BN."""
-    config = next((run.config for run in runs if run.config.batch_norm), TrainConfig())
-    words = f", BN after {ACTIVATIONS[config.activation]}" if config.bn_position == "after" else ""
-    policy = config.bn_statistics
-    return words if policy == "ema" else f"{words}, {policy} statistics{transductive_words(policy)}"
+def sweep_name(runs: Sequence[Run]) -> str:
+    """`3-layer 50-50 without and with BN after ReLU`, or the name of the one network that there is."""
+    configs = {run.config.batch_norm: run.config for run in runs}
+    config = configs.get(True, runs[0].config)
+    return f"{layers_name(config)} without and {bn_words(config)}" if len(configs) > 1 else network_name(config)
 
 
 def transductive_words(policy: str | None) -> str:
