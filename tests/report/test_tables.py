@@ -188,7 +188,8 @@ def test_an_empty_ranking_has_its_titles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.01234, "+0.0123"), (-1.5, "-1.5000"), (-1e308, "-1e+308"), (3.25e7, "+3.25e+07")]
+    ("value", "text"),
+    [(0.01234, "+0.0123"), (-1.5, "-1.5000"), (-1e308, "-1e+308"), (3.25e7, "+3.25e+07"), (-4e-5, "0.0000")],
 )
 def test_a_difference_has_at_most_four_digits_of_a_huge_number(value: float, text: str) -> None:
     assert signed(value) == text

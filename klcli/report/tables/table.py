@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from klcli.text import visible
@@ -19,7 +18,13 @@ def fraction(value: float, sign: str = "") -> str:
     return f"{value:{sign}.4f}" if abs(value) < HUGE else f"{value:{sign}.4g}"
 
 
-signed = partial(fraction, sign="+")  # the difference of two such numbers
+def signed(value: float) -> str:
+    """Return the difference of two such numbers with its sign; zero after rounding has none."""
+    text = fraction(value, "+")
+    return text[1:] if float(text) == 0 else text
+
+
+_FORMS: dict[str, Form] = {".4f": fraction, "+.4f": signed}  # in place of Python's
 
 
 @dataclass(frozen=True)
@@ -38,10 +43,10 @@ class Column:
 def columns(text: str, **forms: Form) -> tuple[Column, ...]:
     """Return columns written as `id:d=run; network; seconds:.1f`: a key, the format of a number, and a title.
 
-    Without a colon, the column is one of words; without a title, the key is the title. The format `.4f` is `fraction`,
-    the others are Python's, except the `forms` by key. Marks before the key are for a narrow terminal: `?` for a
-    column that it may drop, `??` before that and `???` first; `*` for a key of the rows; `&` for a column that stays
-    beside the last one.
+    Without a colon, the column is one of words; without a title, the key is the title. Formats are Python's, except
+    `.4f`, which is `fraction`, `+.4f`, which is `signed`, and the `forms` by key. Marks before the key are for a narrow
+    terminal: `?` for a column that it may drop, `??` before that and `???` first; `*` for a key of the rows; `&` for a
+    column that stays beside the last one.
     """
     found = []
     for one in text.split(";"):
@@ -49,7 +54,7 @@ def columns(text: str, **forms: Form) -> tuple[Column, ...]:
         given = marked.lstrip("?*&")
         marks = marked.removesuffix(given)
         key, colon, digits = given.partition(":")
-        form = forms.get(key) or (fraction if digits == ".4f" else f"{{:{digits}}}".format)
+        form = forms.get(key) or _FORMS.get(digits) or f"{{:{digits}}}".format
         words = title if equals else key.replace("_", " ")
         found.append(Column(key, words, form, bool(colon), marks.count("?"), "*" in marks, "&" in marks))
     return tuple(found)
