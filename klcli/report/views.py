@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from klcli.errors import ConfigError, StoreError
@@ -159,15 +158,13 @@ def _images_called(found: Sequence[ImageSet], wanted: str | None) -> list[ImageS
 
 
 def _others(found: Sequence[ImageSet], mine: ImageSet, selection: Selection) -> list[str]:
-    is_default = not (selection.has_view or selection.is_list)
-    command = partial(selection.command, best=DEFAULT_BEST if is_default else selection.best)
     hints, elsewhere = [], Counter[str]()
     for one in found:
         if one.dataset_sha256 != mine.dataset_sha256:
-            its = command(dataset=one.dataset_sha256[:8], images_of=None)
+            its = selection.command(dataset=one.dataset_sha256[:8], images_of=None)
             elsewhere[f"{one.dataset}: {its}"] += one.runs
         elif one is not mine:
-            its = command(dataset=None, images_of=one.latest)
+            its = selection.command(dataset=None, images_of=one.latest)
             hints.append(f"{one.runs} more with {words.split_words(one.split)}: {its}")
     return hints + [f"{n} more on {name}" for name, n in elsewhere.items()]
 
