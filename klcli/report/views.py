@@ -101,16 +101,16 @@ def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order)
     from klcli.report.tables.groups import group, group_notes, group_table, settings_named
 
     by, (results, left_out) = settings_named(selection.group_by), store.runs.results(chosen)
+    unread = [f"left out: {reason}" for reason in left_out]
     if not results:
-        notes = [NONE_RANKED, *(f"left out: {reason}" for reason in left_out)]
+        notes = [NONE_RANKED, *unread]
         return View(notes=notes, document={"groups": [], "notes": notes})
     groups, repeated = group(results, by)
     shown = groups[: selection.limit or DEFAULT_GROUPS]
     table = group_table(groups[: selection.limit] if selection.is_csv else shown, by)
     tested = groups[: max(len(shown), DEFAULT_GROUPS)]  # a shorter table has the same conclusions
     notes = group_notes(tested, by, repeated, len(shown)) + diverged_note(store, chosen)
-    notes += [f"left out: {reason}" for reason in left_out]
-    notes += _left_out("best", table, len(groups), "groups")
+    notes += unread + _left_out("best", table, len(groups), "groups")
     drawn = {one.id for group in shown for one in group.runs}
     runs = [run for run in store.runs.query(chosen, order) if run.id in drawn] if selection.plot else []
     return View(table=table, notes=notes, document={"groups": [*exact_rows(table)], "notes": notes}, runs=runs)
