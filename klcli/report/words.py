@@ -14,7 +14,6 @@ from klcli.store.records import ImageSet, Run, RunResult
 IN_BN_WORDS = ("batch_norm", "bn_position", "bn_statistics")  # settings that `bn_words` states
 IN_NAME = ("hidden", "activation", *IN_BN_WORDS)  # those that are part of the name of a network
 ACTIVATIONS = {"relu": "ReLU", "silu": "SiLU"}
-NAMED_RUNS = 6  # in a title
 IN_CAPTION = (
     *IN_NAME, "lam", "eta_min", "eta_max", "schedule", "step_size", "step_epochs", "cycles", "epochs", "batch_size",
     "initializer", "sigma", "seed", "order_seed",
@@ -74,8 +73,7 @@ def subset_words(runs: Sequence[Run]) -> str:
     if len(sizes) == 1 and len(partial) == len(runs):
         train, _, test = sizes.pop()
         return f", subset of {train} with {test} test {counted(test, 'image')}"
-    which = run_numbers(partial) if len(partial) <= NAMED_RUNS else f"{len(partial)} of {len(runs)} runs"
-    return f", {which} on {'a subset' if len(partial) == 1 else 'subsets'} of the images"
+    return f", {run_numbers(partial)} on {'a subset' if len(partial) == 1 else 'subsets'} of the images"
 
 
 def images_words(images: Run | RunResult | ImageSet, *repeats: Run) -> str:
