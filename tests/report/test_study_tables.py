@@ -149,6 +149,7 @@ def test_titles_name_network_images_and_studies() -> None:
     assert sigma_table(sweep).title == (
         f"Sigma sweep: 3-layer 50-50 without and with BN (adaptive statistics, transductive) on {images} (study 3)"
     )
+    assert sigma_table(sweep[:1]).title == f"Sigma sweep: 3-layer 50-50 on {images} (study 3)"
 
 
 def test_titles_name_the_split_seeds_of_all_repeats() -> None:
