@@ -13,12 +13,11 @@ from klcli.store.records import Epoch, Evaluation, GradientCheck, Run, Study
 
 def run_document(run: Run) -> dict[str, Any]:
     """Return a run with every setting by column, and its config; if that cannot be read, its stored text."""
-    own = asdict(run) | {"versions": run.versions}
+    own = _plain(asdict(run)) | {"versions": run.versions, "split": run.split_json}
     if run.unreadable:
-        return _plain(own) | {"config": run.config_json, "split": run.split_json, "unreadable": run.unreadable}
+        return own | {"config": run.config_json, "unreadable": run.unreadable}
     transductive = int(run.config.batch_norm and run.config.bn_statistics in TRANSDUCTIVE)
-    stored = {"transductive": transductive, "config": json.loads(run.config_json), "split": run.split_json}
-    return _plain(own) | columns(run.config) | stored
+    return own | columns(run.config) | {"transductive": transductive, "config": json.loads(run.config_json)}
 
 
 def check_document(check: GradientCheck) -> dict[str, Any]:

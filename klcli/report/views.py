@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from klcli.errors import ConfigError, StoreError
@@ -100,16 +99,16 @@ def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order)
     from klcli.report.tables.groups import group, group_notes, group_table, settings_named
 
     by, (results, left_out) = settings_named(selection.group_by), store.runs.results(chosen)
+    unread = [f"left out: {reason}" for reason in left_out]
     if not results:
-        notes = [NONE_RANKED, *(f"left out: {reason}" for reason in left_out)]
+        notes = [NONE_RANKED, *unread]
         return View(notes=notes, document={"groups": [], "notes": notes})
     groups, repeated = group(results, by)
     shown = groups[: selection.limit or DEFAULT_GROUPS]
     table = group_table(groups[: selection.limit] if selection.is_csv else shown, by)
     tested = groups[: max(len(shown), DEFAULT_GROUPS)]  # a shorter table has the same conclusions
     notes = group_notes(tested, by, repeated, len(shown)) + diverged_note(store, chosen)
-    notes += [f"left out: {reason}" for reason in left_out]
-    notes += _left_out("best", table, len(groups), "groups")
+    notes += unread + _left_out("best", table, len(groups), "groups")
     drawn = {one.id for group in shown for one in group.runs}
     runs = [run for run in store.runs.query(chosen, order) if run.id in drawn] if selection.plot else []
     return View(table=table, notes=notes, document={"groups": [*exact_rows(table)], "notes": notes}, runs=runs)
@@ -157,15 +156,13 @@ def _images_called(found: Sequence[ImageSet], wanted: str | None) -> list[ImageS
 
 
 def _others(found: Sequence[ImageSet], mine: ImageSet, selection: Selection) -> list[str]:
-    is_default = not (selection.has_view or selection.is_list)
-    command = partial(selection.command, best=DEFAULT_BEST if is_default else selection.best)
     hints, elsewhere = [], Counter[str]()
     for one in found:
         if one.dataset_sha256 != mine.dataset_sha256:
-            its = command(dataset=one.dataset_sha256[:8], images_of=None)
+            its = selection.command(dataset=one.dataset_sha256[:8], images_of=None)
             elsewhere[f"{one.dataset}: {its}"] += one.runs
         elif one is not mine:
-            its = command(dataset=None, images_of=one.latest)
+            its = selection.command(dataset=None, images_of=one.latest)
             hints.append(f"{one.runs} more with {words.split_words(one.split)}: {its}")
     return hints + [f"{n} more on {name}" for name, n in elsewhere.items()]
 

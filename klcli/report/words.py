@@ -14,7 +14,6 @@ from klcli.store.records import ImageSet, Run, RunResult
 IN_BN_WORDS = ("batch_norm", "bn_position", "bn_statistics")  # settings that `bn_words` states
 IN_NAME = ("hidden", "activation", *IN_BN_WORDS)  # those that are part of the name of a network
 ACTIVATIONS = {"relu": "ReLU", "silu": "SiLU"}
-NAMED_RUNS = 6  # in a title
 IN_CAPTION = (
     *IN_NAME, "lam", "eta_min", "eta_max", "schedule", "step_size", "step_epochs", "cycles", "epochs", "batch_size",
     "initializer", "sigma", "seed", "order_seed",
@@ -39,12 +38,11 @@ def bn_words(config: TrainConfig) -> str:
     return words if policy == "ema" else f"{words} ({policy} statistics{transductive_words(policy)})"
 
 
-def statistics_words(runs: Iterable[Run]) -> str:
-    """`, BN after ReLU, adaptive statistics, transductive` for the title of runs with and without BN."""
-    config = next((run.config for run in runs if run.config.batch_norm), TrainConfig())
-    words = f", BN after {ACTIVATIONS[config.activation]}" if config.bn_position == "after" else ""
-    policy = config.bn_statistics
-    return words if policy == "ema" else f"{words}, {policy} statistics{transductive_words(policy)}"
+def sweep_name(runs: Sequence[Run]) -> str:
+    """`3-layer 50-50 without and with BN after ReLU`, or the name of the one network that there is."""
+    configs = {run.config.batch_norm: run.config for run in runs}
+    config = configs.get(True, runs[0].config)
+    return f"{layers_name(config)} without and {bn_words(config)}" if len(configs) > 1 else network_name(config)
 
 
 def transductive_words(policy: str | None) -> str:
@@ -80,8 +78,7 @@ def subset_words(runs: Sequence[Run]) -> str:
         if subset is None:
             return f", {train} images of batch {listed(batches)}"
         return f", subset of {train} with {test} test {counted(test, 'image')}"
-    which = run_numbers(partial) if len(partial) <= NAMED_RUNS else f"{len(partial)} of {len(runs)} runs"
-    return f", {which} on {'a subset' if len(partial) == 1 else 'subsets'} of the images"
+    return f", {run_numbers(partial)} on {'a subset' if len(partial) == 1 else 'subsets'} of the images"
 
 
 def images_words(images: Run | RunResult | ImageSet, *repeats: Run) -> str:

@@ -77,6 +77,6 @@ def test_a_sweep_says_where_its_bn_is(here: Klcli, monkeypatch: pytest.MonkeyPat
     for position in ("after", "before"):
         done = succeeded(here("sigma-sweep", "--sigmas", "0.1", "--jobs", "1", *options, "--bn-position", position))
         assert "2-layer 8 SiLU" in done.stdout
-        assert (", BN after SiLU" in done.stdout) is (", BN after SiLU" in titles[-1]) is (position == "after")
+        assert ("with BN after SiLU" in done.stdout) is ("with BN after SiLU" in titles[-1]) is (position == "after")
     assert len(titles) == 2
-    assert ", BN after SiLU (study 1)" in here("report", "--study", "1").stdout
+    assert "2-layer 8 SiLU without and with BN after SiLU on synthetic, " in here("report", "--study", "1").stdout

@@ -48,7 +48,7 @@ experiments = ["NAME"]
         ("training", "one", "2-layer 9 with BN, mean of 2 runs; cifar10, "),
         ("training", "swept", "over update steps, subset of 100 with 22 test images; cifar10, "),
         ("bn", "swept", ": 2-layer 7, subset of 100 with 22 test images; cifar10, "),
-        ("sigma", "swept", ": 2-layer 7, subset of 100 with 22 test images; cifar10, "),
+        ("sigma", "swept", ": 2-layer 7 without and with BN, subset of 100 with 22 test images; cifar10, "),
         ("lambda", "plain", ": 3-layer 50-50; cifar10, "),
         ("lambda", "chained", "2-layer 8 with BN, cifar10, "),
     ],

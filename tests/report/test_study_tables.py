@@ -147,8 +147,9 @@ def test_titles_name_network_images_and_studies() -> None:
         for number, bn in enumerate((False, True), start=1)
     ]
     assert sigma_table(sweep).title == (
-        f"Sigma sweep: 3-layer 50-50 without and with BN on {images}, adaptive statistics, transductive (study 3)"
+        f"Sigma sweep: 3-layer 50-50 without and with BN (adaptive statistics, transductive) on {images} (study 3)"
     )
+    assert sigma_table(sweep[:1]).title == f"Sigma sweep: 3-layer 50-50 on {images} (study 3)"
 
 
 def test_titles_name_the_split_seeds_of_all_repeats() -> None:

@@ -58,7 +58,9 @@ def test_words_of_subsets() -> None:
     assert subset_words([whole, batches[0]]) == ", run 4 on a subset of the images"
     assert subset_words(batches) == ", runs 4-5 on subsets of the images"
     assert subset_words([run(6, TrainConfig(split=SplitConfig(validation_batches=(5,))))]) == ""  # all the others
-    assert subset_words([whole, *[part] * 9]) == ", 9 of 10 runs on subsets of the images"
+    every = [run(2 * n, part.config) for n in range(1, 11)]
+    names = "runs 2, 4, 6, 8, 10, 12, 14, 16 and 2 more"  # as in every list of runs
+    assert subset_words([whole, *every]) == f", {names} on subsets of the images"
 
 
 def test_the_suggestion_of_a_range_test_states_both_maxima() -> None:

@@ -101,10 +101,12 @@ def test_the_ranking_shows_what_tells_runs_apart() -> None:
 
 def test_the_ranking_names_the_settings_that_have_no_column() -> None:
     adam = {"optimizer": "adam", "eta_max": 0.001, "schedule": "one-cycle", "flip": True, "bn_eps": 1e-5}
-    table = ranking_table([run(), run(3, adam), run(4, {"order_seed": 7}), run(5, {"order_seed": 0})], "id")
+    orders = [run(4, {"order_seed": 7}), run(5, {"order_seed": 0})]
+    table = ranking_table([run(), run(3, adam), *orders, run(6, {"activation": "silu"})], "id")
     assert table.columns[-1].title == "settings"
     assert [cells[-1] for cells in table.cells()] == [
         "-", "BN eps 1e-05, optimizer adam, schedule one-cycle, eta max 0.001, flips", "-", "order seed 0",
+        "-",  # the name of the network says it: 4-layer 50-30-20 SiLU with BN
     ]  # fmt: skip
 
 
@@ -186,7 +188,8 @@ def test_an_empty_ranking_has_its_titles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.01234, "+0.0123"), (-1.5, "-1.5000"), (-1e308, "-1e+308"), (3.25e7, "+3.25e+07")]
+    ("value", "text"),
+    [(0.01234, "+0.0123"), (-1.5, "-1.5000"), (-1e308, "-1e+308"), (3.25e7, "+3.25e+07"), (-4e-5, "0.0000")],
 )
 def test_a_difference_has_at_most_four_digits_of_a_huge_number(value: float, text: str) -> None:
     assert signed(value) == text

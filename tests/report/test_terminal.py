@@ -106,9 +106,9 @@ def test_what_must_be_stacked_anyway_keeps_its_columns() -> None:
 
 
 def test_numbers_are_never_taken_apart() -> None:
-    assert least_width([[6, 1, 6]], is_number=True) == 15  # 0.1234 ± 0.0056
-    assert least_width([[6, 1, 6]], is_number=False) == 14
-    assert least_width([[5, 6, 3, 8, 7]], is_number=True) == 8  # 45000 train, 5000 validate: a text
+    assert least_width([6, 1, 6], is_number=True) == 15  # 0.1234 ± 0.0056
+    assert least_width([6, 1, 6], is_number=False) == 14
+    assert least_width([5, 6, 3, 8, 7], is_number=True) == 8  # 45000 train, 5000 validate: a text
 
 
 def test_a_sentence_wraps_between_words_and_a_path_stays_whole() -> None:

@@ -84,7 +84,7 @@ def sigma_curves(runs: Sequence[Run], epochs: Mapping[int, Sequence[Epoch]], spl
         ylabel = name if sigma == sigmas[0] else ""
         xlabel = "update step" if name == MEASURES[-1] else ""
         row.append(Panel(lines, title, xlabel, ylabel, yscale=scale, cycle=shared_cycle(mine), shares_y=shares_y))
-    network = f"{words.layers_name(first.config)}{words.statistics_words(runs)}{words.subset_words(runs)}"
+    network = f"{words.sweep_name(runs)}{words.subset_words(runs)}"
     repeated = "; of repeats, thin curves and their mean" if len(runs) > 2 * len(sigmas) else ""
     settings = words.settings_line(first, omit=("initializer",), together_with=runs)
     studies = words.numbered("study", list(dict.fromkeys(run.study_id or 0 for run in runs)))

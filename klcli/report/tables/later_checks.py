@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import accumulate, product
 from typing import Any
 
-from klcli.report.tables.table import SPLITS, Row, Table, columns, signed
+from klcli.report.tables.table import SPLITS, Row, Table, columns
 from klcli.report.words import IN_NAME, counted, network_name, not_counted, options_words
 from klcli.settings.procedures import IN_GRADIENT
 from klcli.settings.sameness import SETTINGS, numbers_key
@@ -53,16 +53,9 @@ def evaluation_table(title: str, evaluations: Sequence[Evaluation], runs: Sequen
                 mean = Sample(known).mean
                 rows[-1] |= {f"{name}_stored": mean, f"{name}_difference": now - mean, f"{name}_best": max(known)}
     stored = "mean of runs" if is_ensemble else "stored"
-    own = "; ".join(f"{name}:.4f; &{name}_stored:.4f={stored}; &{name}_difference:=difference" for name in SCORES)
+    own = "; ".join(f"{name}:.4f; &{name}_stored:.4f={stored}; &{name}_difference:+.4f=difference" for name in SCORES)
     run, best = "*run:; " * (len(parts) > 1), "; accuracy_best:.4f=best accuracy of a run" * is_ensemble
-    head = columns(f"{run}*split=; {own}{best}", **{f"{name}_difference": _signed for name in SCORES})
-    return Table(title, head, rows)
-
-
-def _signed(value: float) -> str:
-    """A difference to four digits with its sign; zero after rounding has no sign."""
-    text = signed(value)
-    return text[1:] if float(text) == 0 else text
+    return Table(title, columns(f"{run}*split=; {own}{best}"), rows)
 
 
 def difference_notes(evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> list[str]:

@@ -19,7 +19,7 @@ MEASURES = tuple(f"{split}_{name}" for split in SPLITS for name in ("accuracy", 
 ENSEMBLE = tuple(f"ensemble_{split}_{name}" for split in SPLITS[1:] for name in ("accuracy", "loss"))
 RESULTS = (*MEASURES, *ENSEMBLE, "best_validation_accuracy")  # columns that are comparable only on the same images
 LONGEST = 60  # characters of a note in a list; `--run` shows the whole text
-IN_RANKING = ("hidden", "batch_norm", "bn_position", "bn_statistics", "lam", "initializer", "sigma", "seed")
+IN_RANKING = (*words.IN_NAME, "lam", "initializer", "sigma", "seed")  # settings that have a column
 Line = tuple[str, list[Any], Form]  # row of the comparison: title, one value per run, format
 
 

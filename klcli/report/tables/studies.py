@@ -6,7 +6,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from klcli.report.tables.table import SPLITS, Row, Shown, Table, columns, fraction
-from klcli.report.words import counted, images_words, layers_name, network_name, numbered, statistics_words
+from klcli.report.words import counted, images_words, network_name, numbered, sweep_name
 from klcli.store.records import Epoch, Run, RunResult
 from klcli.studies.plans import Suggestion, suggest
 from klcli.studies.statistics import Sample
@@ -103,9 +103,8 @@ def sigma_table(runs: Sequence[Run]) -> Table:
             why = next((run.state for run in mine if run.state != "complete"), None)
             rows[-1][f"{name}_{bn}"] = cell(mine, f"{split}_{name}") or why
     measures = "; ".join(f"{name}_0:={name}; &{name}_1:=with BN" for name in MEASURES)
-    images = f"{images_words(*runs)}{statistics_words(runs)}"
-    what = f"Sigma sweep: {layers_name(runs[0].config)} without and with BN on {images}"
-    return Table(f"{what} (study {runs[0].study_id})", columns(f"*sigma:.4g; *split; {measures}"), rows)
+    title = f"Sigma sweep: {sweep_name(runs)} on {images_words(*runs)} (study {runs[0].study_id})"
+    return Table(title, columns(f"*sigma:.4g; *split; {measures}"), rows)
 
 
 def _by_sigma(runs: Sequence[Run]) -> dict[float | None, tuple[list[Run], list[Run]]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from klcli.text import visible
@@ -19,8 +18,13 @@ def fraction(value: float, sign: str = "") -> str:
     return f"{value:{sign}.4f}" if abs(value) < HUGE else f"{value:{sign}.4g}"
 
 
-signed = partial(fraction, sign="+")  # the difference of two such numbers
-_FORMS: dict[str, Form] = {"": str, ".4f": fraction}  # those that are not Python's
+def signed(value: float) -> str:
+    """Return the difference of two such numbers with its sign; zero after rounding has none."""
+    text = fraction(value, "+")
+    return text[1:] if float(text) == 0 else text
+
+
+_FORMS: dict[str, Form] = {".4f": fraction, "+.4f": signed}  # in place of Python's
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,10 @@ class Column:
 def columns(text: str, **forms: Form) -> tuple[Column, ...]:
     """Return columns written as `id:d=run; network; seconds:.1f`: a key, the format of a number, and a title.
 
-    Without a colon, the column is one of words; without a title, the key is the title. The format `.4f` is `fraction`;
-    `forms` are the others, by key, that are not those of Python. Marks before the key are for a narrow terminal: `?`
-    for a column that it may drop, `??` before that and `???` first; `*` for a key of the rows; `&` for a column that
-    stays beside the last one.
+    Without a colon, the column is one of words; without a title, the key is the title. Formats are Python's, except
+    `.4f`, which is `fraction`, `+.4f`, which is `signed`, and the `forms` by key. Marks before the key are for a narrow
+    terminal: `?` for a column that it may drop, `??` before that and `???` first; `*` for a key of the rows; `&` for a
+    column that stays beside the last one.
     """
     found = []
     for one in text.split(";"):

@@ -32,9 +32,10 @@ def show(table: Table, console: "Console") -> None:
         return
     least = []
     for one, natural, column in zip(table.columns, widths, texts, strict=True):
-        title, *words = [[cell_len(word) for word in text.split()] for text in column]
-        # The title of a column of numbers may wrap, its numbers may not.
-        least.append(min(natural, max(least_width([title], False), least_width(words, one.is_number))))
+        words = [[cell_len(word) for word in text.split()] for text in column]
+        # The title of a column of numbers, which is the first text, may wrap; its numbers may not.
+        needed = [least_width(own, one.is_number and i > 0) for i, own in enumerate(words)]
+        least.append(min(natural, max(needed)))
     blocks, dropped = fitted(table.columns, widths, least, room)
     for block in blocks:
         _draw(console, table.columns, texts, block, GAP)
@@ -53,14 +54,12 @@ def wrapped(text: str, room: int) -> str:
     return "\n".join(line for own in lines for line in own or [""]).replace("\0", " ")
 
 
-def least_width(lengths: Sequence[Sequence[int]], is_number: bool) -> int:
-    """Return the narrowest width of cells, each given as the lengths of its words, which takes no number apart."""
-    whole = [sum(words) + len(words) - 1 for words in lengths]
-    longest = [
-        length if is_number and length <= WRAPPED else max(words, default=0)
-        for length, words in zip(whole, lengths, strict=True)
-    ]
-    return max(max(longest, default=0), 0 if is_number else min(max(whole, default=0), NARROW))
+def least_width(words: Sequence[int], is_number: bool) -> int:
+    """Return the narrowest width of a cell with words of these lengths, which takes no number apart."""
+    longest, whole = max(words, default=0), sum(words) + len(words) - 1
+    if is_number:
+        return whole if words and whole <= WRAPPED else longest
+    return max(longest, min(whole, NARROW))
 
 
 def fitted(
@@ -68,25 +67,25 @@ def fitted(
 ) -> tuple[list[Block], list[int]]:
     """Return the blocks of columns, one below the other, that fit into `room`, and the columns that are dropped.
 
-    A column is `natural` wide on one line per row, `least` if wrapped between words. Texts wrap; columns of a
-    high rank are dropped before a text gets narrow, those of rank 1 after that. If the others do not fit beside one
-    another, they continue in another block, with the keys repeated. A single column may be wider than `room`.
+    A column is `natural` wide on one line per row, `least` if wrapped between words. Columns of rank 1 are shown if
+    the texts can get narrow enough, then those of a higher rank if no text has to. If the others do not fit beside
+    one another, they continue in another block, with the keys repeated. A single column may be wider than `room`.
     """
     comfortable = [max(low, min(wide, COMFORTABLE)) for wide, low in zip(natural, least, strict=True)]
 
     def is_fit(widths: Sequence[int] | Block, own: Sequence[int]) -> bool:
         return sum(widths[i] for i in own) + GAP * len(own) <= room
 
-    ranks, shown = [one.rank for one in columns], list(range(len(columns)))
-    optional = sorted((i for i in shown if ranks[i]), key=lambda i: (ranks[i], i))
-    for i in reversed(optional):
-        if ranks[i] == 1 and not is_fit(least, [j for j in shown if ranks[j] != 1]):
-            break  # it must be stacked anyway
-        if not is_fit(least if ranks[i] == 1 else comfortable, shown):
-            shown.remove(i)
-    for i in optional:
-        if i not in shown and is_fit(comfortable, [*shown, i]):  # a wider one was dropped after it
-            shown = sorted([*shown, i])
+    ranked = sorted(range(len(columns)), key=lambda i: (columns[i].rank, i))
+    shown = [i for i in ranked if columns[i].rank == 0]
+    is_stacked = not is_fit(least, shown)  # then dropping columns of rank 1 wins nothing
+    for i in ranked[len(shown) :]:
+        if columns[i].rank == 1:
+            is_shown = is_stacked or is_fit(least, [*shown, i])
+        else:
+            is_shown = is_fit(comfortable, [*shown, i])
+        shown += [i] * is_shown
+    shown.sort()
     keys = [i for i in shown if columns[i].is_key] or shown[:1]
     blocks = [keys]
     for own in joined_groups(columns, [i for i in shown if i not in keys]):
