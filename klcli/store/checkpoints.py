@@ -6,7 +6,7 @@ import io
 import math
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klcli.errors import ConfigError, StoreError
+from klcli.errors import StoreError
 from klcli.files import irregular, replacing
 from klcli.settings.train_config import TrainConfig
 from klcli.store.connection import Database, next_number
 from klcli.store.reading import beside, rows
-from klcli.store.records import Run
+from klcli.store.records import Run, config_of
 from klcli.text import one_line, path_text
 
 if TYPE_CHECKING:  # a report must not import the training code
@@ -105,9 +105,7 @@ def save(
     own = (inputs.mean, inputs.std, np.array(inputs.class_names)) if inputs else ()
     arrays = {**state, **dict(zip(INPUTS, own, strict=False)), **texts}
     sha256 = _digest(arrays, config, step)
-    content = npz({"config": config, "step": step, "sha256": sha256, **arrays})
-    with writing(path), replacing(path, previous=previous(path)) as file:
-        file.write(content)
+    write_atomically(path, npz({"config": config, "step": step, "sha256": sha256, **arrays}), previous(path))
     return sha256
 
 
@@ -122,10 +120,11 @@ def load(path: Path, run: Run | None = None, *known: str | None) -> Checkpoint:
     from klcli.training.networks import network_shapes  # a report must not import the training code
 
     if run is None:
-        return _read(path, lambda size: size)
+        return _read(path)
     shapes = network_shapes(run.config)
     run.require_length()
-    found = _read(path, lambda size: _largest(shapes, math.ceil(run.cycles)))
+    # The network in float64, its raw form, two arrays of Adam for each, and snapshots.
+    found = _read(path, LARGEST_REST + 8 * (4 + math.ceil(run.cycles)) * sum(map(math.prod, shapes.values())))
     if known and found.sha256 not in known:
         raise StoreError(f"{path}: this checkpoint is not the one of run {run.id}")
     if wrong := _wrong_array(found.state, shapes):
@@ -156,19 +155,9 @@ def load_alone(path: Path) -> tuple[Checkpoint, TrainConfig, "Inputs"]:
     """Read a checkpoint that a user has named, its settings and its Inputs. Raises StoreError unless it is complete."""
     from klcli.training.networks import network_shapes
 
-    def largest(size: int) -> int:
-        with zipfile.ZipFile(path) as archive:
-            if "config.npy" not in archive.namelist():  # an exported network, for example
-                raise StoreError(f"{path}: this is not a checkpoint")
-            if archive.getinfo("config.npy").file_size > LARGEST_REST:
-                raise ValueError("its settings are too long")
-            cycles = {name.partition(".")[0] for name in archive.namelist() if name.startswith("cycle")}
-        with np.load(path, allow_pickle=False) as arrays:
-            return _largest(network_shapes(TrainConfig.from_json(str(arrays["config"]))), len(cycles))
-
     try:
-        found = _read(path, largest, may_be_link=True)
-        config = TrainConfig.from_json(found.config)
+        found = _read(path, may_be_link=True)
+        config = config_of(found.config, str(path))
         if wrong := _wrong_array(found.state, network_shapes(config)):
             raise StoreError(f"{path}: this checkpoint is not a network of its settings ({wrong})")
     except StoreError as error:
@@ -180,19 +169,20 @@ def load_alone(path: Path) -> tuple[Checkpoint, TrainConfig, "Inputs"]:
     return found, config, found.inputs
 
 
-def _read(path: Path, largest: Callable[[int], int], *, may_be_link: bool = False) -> Checkpoint:
-    """Read a file of at most `largest(its size)` bytes; `largest` may read its settings. Raises StoreError."""
+def _read(path: Path, most: float = math.inf, *, may_be_link: bool = False) -> Checkpoint:
+    """Read a file of at most so many bytes. Raises StoreError."""
     size = 1
     try:
         if what := irregular(path) or (path.is_symlink() and not may_be_link and "a link to another file"):
             raise StoreError(f"{path}: this is {what}, not a checkpoint")
-        size = path.stat().st_size
-        if size > (most := largest(size)):
+        if (size := path.stat().st_size) > most:
             raise ValueError(f"it has {size} bytes, a network of this run has at most {most}")
         with zipfile.ZipFile(path) as archive:
             if sum(one.file_size for one in archive.infolist()) > size:
                 raise ValueError("it is compressed, which no checkpoint is")
         with np.load(path, allow_pickle=False) as archive:
+            if "config" not in archive:  # an exported network, for example
+                raise StoreError(f"{path}: this is not a checkpoint")
             state = dict(archive)
         config, step, sha256 = str(state.pop("config")), int(state.pop("step")), str(state.pop("sha256"))
         if sha256 != _digest(state, config, step):
@@ -203,8 +193,6 @@ def _read(path: Path, largest: Callable[[int], int], *, may_be_link: bool = Fals
         raise
     except FileNotFoundError as error:
         raise StoreError(f"{path}: this checkpoint is missing") from error
-    except ConfigError as error:  # of a newer klcli, or damaged
-        raise StoreError(f"{path}: the settings in this checkpoint cannot be read ({error})") from error
     except Exception as error:  # with a damaged archive, zipfile and NumPy can raise almost any
         if isinstance(error, OSError) and error.errno == errno.EMFILE:  # which says nothing about the file
             raise
@@ -218,23 +206,15 @@ def _read(path: Path, largest: Callable[[int], int], *, may_be_link: bool = Fals
     return Checkpoint(state, config, step, sha256, inputs, origin)
 
 
-def _largest(shapes: Mapping[str, tuple[int, ...]], snapshots: int) -> int:
-    """Return the most bytes: of the network in float64, its raw form, two arrays of Adam for each, and snapshots."""
-    return LARGEST_REST + 8 * (4 + snapshots) * sum(map(math.prod, shapes.values()))
-
-
 def _inputs(state: dict[str, np.ndarray]) -> "Inputs":
     """Take the Inputs from the arrays of a file. Raises KeyError, or ValueError for values that no images have."""
     from klcli.data.dataset import CLASSES, PIXELS, Inputs
 
     mean, std, names = (state.pop(key) for key in INPUTS)
-    for key, array in zip(INPUTS, (mean, std), strict=False):
-        if array.dtype != np.float64 or array.shape != (PIXELS,):
-            raise ValueError(f"{key} is {array.dtype} of shape {array.shape}, where float64 of ({PIXELS},) is expected")
-    if not (((mean >= 0) & (mean <= 255)).all() and ((std > 0) & (std <= 255)).all()):  # false for NaN
-        raise ValueError(f"{INPUTS[0]} or {INPUTS[1]} is outside 0 to 255")
-    if names.dtype.kind != "U" or names.shape != (CLASSES,) or len(set(names.tolist())) != CLASSES:
-        raise ValueError(f"{INPUTS[2]} are not {CLASSES} different texts")
+    is_sound = mean.dtype == std.dtype == np.float64 and mean.shape == std.shape == (PIXELS,)
+    is_sound &= names.dtype.kind == "U" and names.shape == (CLASSES,) and len({*names.tolist()}) == CLASSES
+    if not (is_sound and ((mean >= 0) & (mean <= 255) & (std > 0) & (std <= 255)).all()):  # false for NaN
+        raise ValueError(f"its {', '.join(INPUTS)} are not those of images")
     return Inputs(mean, std, tuple(names.tolist()))
 
 
@@ -268,9 +248,9 @@ def _digest(state: dict[str, np.ndarray], config: str, step: int) -> str:
     return digest.hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file as a whole, or leave the old one. Raises StoreError."""
-    with writing(path), replacing(path) as file:
+def write_atomically(path: Path, content: bytes, kept: Path | None = None) -> None:
+    """Replace a file as a whole, or leave the old one, which is `kept` if given a path. Raises StoreError."""
+    with writing(path), replacing(path, previous=kept) as file:
         file.write(content)
 
 

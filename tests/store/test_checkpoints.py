@@ -178,6 +178,7 @@ def test_an_archive_that_holds_other_files_than_arrays_is_refused(tmp_path: Path
 NAMES = tuple(f"class {i}" for i in range(10))
 SETTINGS = TrainConfig(hidden=(4,), batch_norm=True)
 INPUTS = Inputs(np.linspace(0, 255, 3072), np.full(3072, 64.25), NAMES)
+NOT_OF_IMAGES = "damaged (its pixels.mean, pixels.std, class_names are not those of images)"
 ORIGIN = {"dataset": "cifar10", "dataset_sha256": "a" * 64, "versions": '{"klcli": "9"}'}
 
 
@@ -198,19 +199,19 @@ def test_a_checkpoint_tells_what_its_inputs_and_outputs_are(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"inputs": replace(INPUTS, mean=np.full(3072, np.nan))}, "outside 0 to 255"),
-        ({"inputs": replace(INPUTS, std=np.zeros(3072))}, "outside 0 to 255"),
-        ({"inputs": replace(INPUTS, std=np.ones(3071))}, "pixels.std is float64 of shape (3071,)"),
-        ({"inputs": replace(INPUTS, class_names=NAMES[:9])}, "class_names"),
-        ({"inputs": replace(INPUTS, class_names=("cat",) * 10)}, "class_names"),
+        ({"inputs": replace(INPUTS, mean=np.full(3072, np.nan))}, NOT_OF_IMAGES),
+        ({"inputs": replace(INPUTS, std=np.zeros(3072))}, NOT_OF_IMAGES),
+        ({"inputs": replace(INPUTS, std=np.ones(3071))}, NOT_OF_IMAGES),
+        ({"inputs": replace(INPUTS, class_names=NAMES[:9])}, NOT_OF_IMAGES),
+        ({"inputs": replace(INPUTS, class_names=("cat",) * 10)}, NOT_OF_IMAGES),
         ({"state": {"class_names": np.array([None] * 10)}}, "damaged"),
         ({"state": {"linear9.W": np.ones((2, 2))}}, "linear9.W"),
         ({"state": {"linear1.W": np.ones((3072, 5))}}, "linear1.W"),
         ({"state": {"linear1.b": np.full(4, np.inf)}}, "linear1.b"),
-        ({"state": {"cycle1.linear1.W": np.ones((200_000,))}}, "has at most"),
+        ({"state": {"cycle1.linear1.W": np.ones((200_000,))}}, "cycle1.linear1.W"),
         ({"config": '{"hidden": [4], "colour": "red"}'}, "colour"),
-        ({"config": '{"hidden": ' + "[" * 100_000}, "damaged"),
-        ({"config": " " * 300_000}, "too long"),
+        ({"config": '{"hidden": ' + "[" * 100_000}, "settings that cannot be read"),
+        ({"config": " " * 300_000}, "settings that cannot be read"),
         ({"inputs": None}, "older klcli"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
