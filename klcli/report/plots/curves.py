@@ -36,8 +36,8 @@ def training_curves(runs: Runs, epochs: Epochs, splits: Sequence[str] = ()) -> C
     """
     if runs[0].config.schedule == "range":
         return _range_curves(runs[0], epochs[runs[0].id], splits)
-    drawn = complete_of([run for run in runs if epochs[run.id]] or runs[:1])
-    first, left = drawn[0], [f"run {run.id}, {run.state}" for run in runs if run not in drawn]
+    [drawn], left = _drawn(runs, [run for run in runs if epochs[run.id]] or runs[:1])
+    first = drawn[0]
     tests = [run.test_accuracy for run in drawn if run.test_accuracy is not None]
     names = {"test": f"test {fmean(tests):.4f}"} if tests else {}  # the number that counts
     panels = []
@@ -46,12 +46,12 @@ def training_curves(runs: Runs, epochs: Epochs, splits: Sequence[str] = ()) -> C
         curves = [(names.get(split, split), drawn, split, OF_SPLIT[split], STYLES[split]) for split in own]
         panels.append(_panel(name, curves, epochs, dots_below=40))
     panels.append(_rate_panel(first, epochs[first.id], title="learning rate eta"))
-    title, more = words.run_title("Run", first), [f"without {', '.join(left)}"] * bool(left)
+    title, more = words.run_title("Run", first), [left]
     if len(drawn) > 1:
         title = f"{words.network_name(first.config)}, mean of {len(drawn)} runs{words.subset_words(drawn)}"
-        more = [words.run_numbers(drawn), BAND, *more]
-    caption = "; ".join([words.settings_line(first, together_with=drawn), *more]) + words.not_complete(drawn)
-    return Chart(title, caption, [panels[:2], panels[2:]], 10, 6.4)
+        more = [words.run_numbers(drawn), BAND, left]
+    caption = "; ".join(filter(None, [words.settings_line(first, together_with=drawn), *more]))
+    return Chart(title, caption + words.not_complete(drawn), [panels[:2], panels[2:]], 10, 6.4)
 
 
 def _panel(name: str, curves: Sequence[Curve], epochs: Epochs, dots_below: int = 3) -> Panel:
@@ -159,9 +159,8 @@ def overlay(runs: Runs, epochs: Epochs, splits: Sequence[str] = ()) -> Chart:
     complete are left out if one is, because a mean ends with the shortest.
     """
     splits = splits or ("validation",)
-    measured, empty = [run for run in runs if epochs[run.id]], [run for run in runs if not epochs[run.id]]
-    (groups, left), is_one = _drawn(measured), len(splits) == 1
-    drawn = [run for run in measured if any(run in own for own in groups)]
+    (groups, left), is_one = _drawn(runs, [run for run in runs if epochs[run.id]]), len(splits) == 1
+    drawn = [run for own in groups for run in own]
     looks = cycle(chart.LOOKS if is_one else [("", colour) for colour in chart.COLOURS])
     if sorted(own[0].config.batch_norm for own in groups) == [False, True]:
         looks = cycle([("", OF_BN[own[0].config.batch_norm]) for own in groups])
@@ -171,10 +170,9 @@ def overlay(runs: Runs, epochs: Epochs, splits: Sequence[str] = ()) -> Chart:
         for label, own, (style, colour) in zip(labels, groups, looks, strict=False)
         for split in splits
     ]
-    missing = f"without any evaluation: {words.run_numbers(empty)}" if empty else ""
     band = BAND if len(drawn) > len(groups) else ""
     what = " and ".join("training" if split == "train" else split for split in splits).capitalize()
-    caption = (_common(drawn) + words.not_complete(drawn), missing, band, left)
+    caption = (_common(drawn) + words.not_complete(drawn), band, left)
     return _chart(f"{what} over update steps{words.subset_words(drawn)}", caption, curves, epochs)
 
 
@@ -183,7 +181,8 @@ def bn_overlay(without: Runs, with_bn: Runs, epochs: Epochs, splits: Sequence[st
 
     As in `overlay`, repeats that are not complete are left out if one is.
     """
-    (without, with_bn), left = _drawn([*without, *with_bn])
+    every = [*without, *with_bn]
+    (without, with_bn), left = _drawn(every, every)
     both, first, other = [*without, *with_bn], without[0], with_bn[0]
     curves: list[Curve] = [
         (f"{split}, {name} ({words.run_numbers(runs)})", runs, split, OF_BN[runs is with_bn], STYLES[split])
@@ -201,9 +200,9 @@ def bn_overlay(without: Runs, with_bn: Runs, epochs: Epochs, splits: Sequence[st
     return _chart(title, caption, curves, epochs)
 
 
-def _drawn(runs: Runs) -> tuple[list[Runs], str]:
-    """Return the runs of each curve, and for the caption those that are left out."""
-    groups, why = [complete_of(own) for own in repeats(runs)], {"complete": "with settings and seeds of others"}
+def _drawn(runs: Runs, evaluated: Runs) -> tuple[list[Runs], str]:
+    """Return the runs of each curve, which are evaluated, and for the caption those that are left out."""
+    groups, why = [complete_of(own) for own in repeats(evaluated)], {"complete": "with settings and seeds of others"}
     out = [run for run in runs if not any(run in own for own in groups)]
     states = {run.state: [one for one in out if one.state == run.state] for run in out}
     left = ", ".join(f"{words.run_numbers(own)}, {why.get(state, state)}" for state, own in states.items())
