@@ -113,20 +113,18 @@ def _rate_panel(run: Run, epochs: Sequence[Epoch], title: str = "", ylabel: str 
 
 def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:
     """Return the vertices (step, eta) of a polyline up to the last evaluation."""
-    config, updates, cycle = run.config, last.step, shared_cycle([run])
+    config, updates, points = run.config, last.step, list[tuple[float, float]]()
     total = round(run.cycles * 2 * run.step_size)
     # n_s and the length are the stored values of the run: they do not depend on the available images.
     budget = Budget(config, 1, run.step_size, total, ())
     if config.schedule == "constant":
         return [(step, budget.learning_rate(step, config)) for step in (0, updates)]
-    length = cycle or total
-    lines, points = 2 if config.schedule == "cyclical" else LINES_OF_A_CURVE, list[tuple[float, float]]()
-    for piece in range(updates // cycle + 1 if cycle else 1):
-        end = (piece + 1) * length
-        steps = sorted({round(length * (piece + line / lines)) for line in range(lines)} - {end})
+    length, lines = shared_cycle([run]) or total, 2 if config.schedule == "cyclical" else LINES_OF_A_CURVE
+    for start in range(0, updates, length or 1):
+        steps = sorted({start + length * line // lines for line in range(lines)})
         points += [(step, budget.learning_rate(step, config)) for step in steps if step < updates]
-        if 0 < end <= updates and config.schedule != "range":  # the end of a cosine, before eta jumps up again
-            points.append((end, config.eta_min))
+        if start + length <= updates and config.schedule != "range":  # a cosine ends, before eta jumps up again
+            points.append((start + length, config.eta_min))
     if not points or points[-1][0] < updates:  # training ended within a cycle
         points.append((updates, last.learning_rate))
     return list(dict.fromkeys(points))
@@ -134,8 +132,7 @@ def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:
 
 def _range_curves(run: Run, epochs: Sequence[Epoch], splits: Sequence[str]) -> Chart:
     found, panels, etas = suggestion_of(run, epochs), [], [one.learning_rate for one in epochs]
-    ends = (("min", found.eta_min), ("max", found.eta_max)) if found else ()
-    limits = {f"suggested eta {end} {eta:.2g}": eta for end, eta in ends}
+    limits = {f"suggested eta {end} {eta:.2g}": eta for end, eta in zip(("min", "max"), found or (), strict=False)}
     shown = [split for split in splits or DURING if split != "test"]
     for name in ("loss", "accuracy"):
         measured = {split: [getattr(one, f"{split}_{name}") for one in epochs] for split in shown}
