@@ -253,22 +253,20 @@ def _chart(title: str, caption: Sequence[str], curves: Sequence[Curve], epochs: 
 
 def _labels(groups: Sequence[Runs]) -> list[str]:
     """Name each group by its run numbers and the settings in which it differs from the others."""
-    firsts = [members[0] for members in groups]
-    differing = varying(firsts)
-    parts: list[list[str]] = [[] for _ in groups]
+    firsts = [own[0] for own in groups]
     splits = tuple(key for key in SETTINGS if key.startswith("split."))
     images, methods = [*map(words.images_words, firsts)], [*map(words.method_words, firsts)]
     networks = [words.network_name(run.config) for run in firsts]
-    for names, told in ((images, splits), (networks, words.IN_NAME), (methods, ())):
-        if len(set(names)) > 1:
-            parts = [[*part, name] for part, name in zip(parts, names, strict=True)]
-            differing = tuple(one for one in differing if one.key not in told)
+    every = ((images, splits), (networks, words.IN_NAME), (methods, ()))  # names, and the settings that they tell
+    named = [(names, told) for names, told in every if len(set(names)) > 1]
+    differing = [one for one in varying(firsts) if not any(one.key in told for _, told in named)]
     labels = []
-    for own, part in zip(groups, parts, strict=True):
+    for number, own in enumerate(groups):
         values = {one: words.setting_value(own[0], one.key) for one in differing}
         phrases = [one.phrase(value) for one, value in values.items() if value is not None]
-        part += phrases or [f"without {one.label}" for one in differing]  # all values are None
-        labels.append(f"{words.run_numbers(own)}: {', '.join(part) or networks[0]}")
+        phrases = phrases or [f"without {one.label}" for one in differing]  # all values are None
+        parts = [*(names[number] for names, _ in named), *phrases]
+        labels.append(f"{words.run_numbers(own)}: {', '.join(parts) or networks[0]}")
     return labels
 
 
