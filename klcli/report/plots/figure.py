@@ -4,7 +4,6 @@ import math
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from itertools import cycle
 from typing import Any
@@ -42,21 +41,29 @@ def draw(chart: Chart, suffix: str = "png", look: Look = SCREEN) -> bytes:
     unless they share axes, and a PNG has 200 dots per inch. Raises ConfigError where panels that share axes do not fit.
     """
     width, panels = look.inches(chart.width), [panel for row in chart.panels for panel in row]
-    if look.width and chart.shares_axes:
-        columns = len(chart.panels[0])
+    size, columns = REAL if look.width else TEXT, len(chart.panels[0])
+    if not chart.shares_axes:
+        columns = max(1, min(columns, int(width / NARROWEST)))
+    elif look.width:
         least = math.ceil(2.54 * SHARED * columns)
         require(look.width >= least, f"--width {look.width:g}: {columns} columns of panels need at least {least} cm")
     labels = list(dict.fromkeys(label for panel in panels for label in _labels(panel)))
-    plan = _planned(chart, labels, width, REAL if look.width else TEXT)
-    above = 0.0 if plan.beside else plan.legend
-    figure, below_title = new_figure(width, plan.rows * plan.height, chart.title, chart.caption, look, above)
-    every = figure.subplots(plan.rows, plan.columns, squeeze=False, sharex=chart.shares_axes)
+    ncols, texts, above = _legend(labels, width, size)
+    is_beside = False
+    if len(panels) == 3 and columns > 1 and above > ABOVE:
+        _, narrow, high = _legend(labels, width / 2 - 2 * PADDING, size, most=1)
+        is_beside = high < _row_height(chart, width, 2) - 3 * LINE * size / 72  # without the labels of the panel beside
+        if is_beside:
+            columns, texts, above = 2, narrow, 0.0
+    rows = math.ceil(len(panels) / columns)
+    body = rows * _row_height(chart, width, columns)
+    figure, below_title = new_figure(width, body, chart.title, chart.caption, look, above)
+    every = figure.subplots(rows, columns, squeeze=False, sharex=chart.shares_axes)
     if chart.shares_axes:
         for row, own in zip(every, chart.panels, strict=True):
-            for axes, panel in zip(row[1:], own[1:], strict=True):
-                if panel.shares_y:
-                    axes.sharey(row[0])
-                    axes.tick_params(labelleft=False)
+            for axes in row[1:] if own[0].shares_y else ():
+                axes.sharey(row[0])
+                axes.tick_params(labelleft=False)
         figure.align_ylabels(every[:, 0])
     legend: dict[str, Artist] = {}
     for axes, panel in zip(every.flat, panels, strict=False):
@@ -66,41 +73,19 @@ def draw(chart: Chart, suffix: str = "png", look: Look = SCREEN) -> bytes:
     for axes in every.flat[len(panels) :]:
         axes.axis("off")
     entries = [legend[plain(label)] for label in labels]
-    if plan.beside:
-        every.flat[-1].legend(entries, plan.texts, loc="center left", frameon=False).set_in_layout(False)
+    if is_beside:
+        every.flat[-1].legend(entries, texts, loc="center left", frameon=False).set_in_layout(False)
     elif labels:  # one legend for all panels, where it covers no curve
-        where: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, below_title), "ncols": plan.ncols}
-        figure.legend(entries, plan.texts, frameon=False, borderaxespad=0, borderpad=0, **where)
+        where: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, below_title), "ncols": ncols}
+        figure.legend(entries, texts, frameon=False, borderaxespad=0, borderpad=0, **where)
     return to_bytes(figure, suffix, look)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The places of the panels and of the legend; lengths are in inches."""
-
-    rows: int
-    columns: int
-    height: float  # of a row
-    texts: list[str]  # labels of the legend, with line breaks
-    ncols: int  # of the legend
-    legend: float  # its height
-    beside: bool  # it has the place of a fourth panel
-
-
-def _planned(chart: Chart, labels: Sequence[str], width: float, size: float) -> _Plan:
-    """Arrange the panels of a chart and its legend on a width in inches, with letters of this size in points."""
-    given, usual = len(chart.panels[0]), chart.height / len(chart.panels)
-    panels = [panel for row in chart.panels for panel in row]
-    columns = given if chart.shares_axes else max(1, min(given, int(width / NARROWEST)))
-    ncols, texts, legend = _legend(labels, width, size)
-    least = LOWEST + NAME_INCHES * max(len(panel.names) for panel in panels)
-    height = {n: min(usual, max(least, usual * width / n / (chart.width / given))) for n in (2, columns)}
-    beside = False
-    if len(panels) == 3 and columns > 1 and legend > ABOVE:
-        _, narrow, high = _legend(labels, width / 2 - 2 * PADDING, size, most=1)
-        if beside := high < height[2] - 3 * LINE * size / 72:  # without the labels of the panel beside it
-            columns, texts = 2, narrow
-    return _Plan(math.ceil(len(panels) / columns), columns, height[columns], texts, ncols, legend, beside)
+def _row_height(chart: Chart, width: float, columns: int) -> float:
+    """Return the inches of a row of so many panels on this width: in their usual shape, but neither low nor high."""
+    usual = chart.height / len(chart.panels)
+    least = LOWEST + NAME_INCHES * max(len(panel.names) for row in chart.panels for panel in row)
+    return min(usual, max(least, usual * width / columns / (chart.width / len(chart.panels[0]))))
 
 
 def _labels(panel: Panel) -> list[str]:
