@@ -8,7 +8,7 @@ from typing import Any
 
 from klcli.report import words
 from klcli.report.plots import chart
-from klcli.report.plots.chart import DURING, GREY, OF_BN, OF_SPLIT, STYLES, Chart, Line, Panel, steps_limit
+from klcli.report.plots.chart import DURING, GREY, OF_BN, OF_SPLIT, STYLES, Chart, Line, Panel
 from klcli.report.tables.groups import varying
 from klcli.report.tables.studies import suggestion_of
 from klcli.report.tables.table import SPLITS
@@ -60,7 +60,7 @@ def _panel(name: str, curves: Sequence[Curve], epochs: Epochs, dots_below: int =
         lines += mean_curve(label, runs, epochs, f"{split}_{name}", colour, style, dots_below)
     ylim, scale = (None, "linear") if name == "accuracy" else chart.later_scale(lines)
     length = shared_cycle(run for _, runs, *_ in curves for run in runs)
-    return Panel(lines, name, yscale=scale, xlim=steps_limit(lines), ylim=ylim, cycle=length)
+    return Panel(lines, name, yscale=scale, from_zero=True, ylim=ylim, cycle=length)
 
 
 def complete_of(runs: Runs) -> Runs:
@@ -108,7 +108,7 @@ def shared_cycle(runs: Iterable[Run]) -> int:
 def _rate_panel(run: Run, epochs: Sequence[Epoch], title: str = "", ylabel: str = "") -> Panel:
     steps, etas = zip(*learning_rates(run, epochs[-1]), strict=True) if epochs else ((), ())
     lines = [Line(None, steps, etas, GREY, dots_below=0)]
-    return Panel(lines, title, ylabel=ylabel, xlim=steps_limit(lines), ylim=(0, None), cycle=shared_cycle([run]))
+    return Panel(lines, title, ylabel=ylabel, from_zero=True, ylim=(0, None), cycle=shared_cycle([run]))
 
 
 def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:

@@ -17,7 +17,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from klcli.report.plots import own_settings
-from klcli.report.plots.chart import GREY, LINES, SCREEN, Chart, Look, Panel, entering
+from klcli.report.plots.chart import GREY, LINES, SCREEN, Chart, Look, Panel
 from klcli.settings.setting import require
 from klcli.text import visible
 
@@ -30,6 +30,7 @@ PADDING = 0.08  # inches at the edges and between title, legend and axes
 NARROWEST, LOWEST, NAME_INCHES = 1.9, 1.9, 0.2  # inches of a panel, and of a name on its axis
 SHARED = 1.0  # inches of a column of panels that share axes, at least, with their numbers
 ABOVE = 0.5  # inches of a legend; a higher one gets the place of a fourth panel
+MOST_ENDS = 60  # of cycles that are marked: more would be a grey area
 DOTS = {False: 120, True: 200}  # per inch of a PNG, for a screen and for a document
 
 
@@ -122,33 +123,33 @@ def _letters(width: float, size: float, kind: str) -> int:
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
-    bottom, top = panel.ylim or (0.0, None)
-    # The value at update 0 can be above the axis, which `later_limits` has set by the others.
-    from_0 = [line for line in panel.lines if line.x and line.x[0] == 0]
-    above = [line for line in from_0 if top is not None and line.y[0] > top > bottom]
+    above, top = list[float](), panel.ylim[1] if panel.ylim else None
     for line in panel.lines:
         marker = line.marker if not line.style or len(line.x) < line.dots_below else None
         look: dict[str, Any] = {"color": line.colour, "ls": line.style, "lw": line.width}
         look |= {"marker": marker, "ms": line.size, "mfc": line.fill or line.colour}
         # The last evaluation is on the edge. The layout would reserve space for a line without points, at its corner.
         look["clip_on"] = marker is None or panel.xscale == "log" or not line.x
-        if top and line in above:
-            line = entering(line, top)
-            axes.plot(line.x[0], line.y[0], marker="^", color=line.colour, clip_on=False)
+        xs, ys = line.x, line.y
+        if top is not None and xs and xs[0] == 0 and ys[0] > top:  # see `later_scale`: it enters at the top of the axis
+            above.append(ys[0])
+            xs, ys = [np.interp(top, ys[1::-1], xs[1::-1]), *xs[1:]], [top, *ys[1:]]
+            axes.plot(xs[0], top, marker="^", color=line.colour, clip_on=False)
             look["markevery"] = slice(1, None)
-        axes.plot(line.x, line.y, label=None if line.label is None else plain(line.label), **look)
+        axes.plot(xs, ys, label=None if line.label is None else plain(line.label), **look)
         if line.spread and not line.style:
-            axes.errorbar(line.x, line.y, yerr=line.spread, fmt="none", ecolor=line.colour, elinewidth=1, capsize=3)
+            axes.errorbar(xs, ys, yerr=line.spread, fmt="none", ecolor=line.colour, elinewidth=1, capsize=3)
         elif line.spread:
-            low, high = np.subtract(line.y, line.spread), np.add(line.y, line.spread)
-            axes.fill_between(line.x, low, high, color=line.colour, alpha=0.18, lw=0)
+            low, high = np.subtract(ys, line.spread), np.add(ys, line.spread)
+            axes.fill_between(xs, low, high, color=line.colour, alpha=0.18, lw=0)
     for (label, limit), style in zip(panel.limits.items(), cycle(LINES[2:]), strict=False):
         axes.axvline(limit, color=GREY, lw=1.2, ls=style, label=plain(label))
     if panel.band:
         axes.axhspan(*panel.band, color=GREY, alpha=0.15, lw=0, label="one standard error")
-    given = {key: getattr(panel, key) for key in ("title", "xlabel", "ylabel", "xscale", "yscale", "xlim", "ylim")}
+    given = {key: getattr(panel, key) for key in ("title", "xlabel", "ylabel", "xscale", "yscale", "ylim")}
     x, y = ([value for line in panel.lines for value in getattr(line, name)] for name in "xy")
     given["xticks"] = x[:1] if len({*x}) == 1 else panel.xticks  # around it, matplotlib's numbers can overlap
+    given["xlim"] = (0, max(x, default=0) or 1) if panel.from_zero else None
     axes.set(**{key: value for key, value in given.items() if value})  # None would disable the scaling of shared axes
     for axis, scale, values in ((axes.xaxis, panel.xscale, x), (axes.yaxis, panel.yscale, y)):
         if scale == "log" and values and max(values) < 100 * min(values):  # too few powers of ten for tick labels
@@ -156,13 +157,13 @@ def _draw(axes: Axes, panel: Panel) -> None:
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter(NullFormatter())
     if above:
-        values = sorted(line.y[0] for line in above)
-        words = " to ".join(dict.fromkeys(f"{value:.3g}" for value in (values[0], values[-1])))
+        words = " to ".join(dict.fromkeys(f"{value:.3g}" for value in (min(above), max(above))))
         where: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top"}
         axes.text(0.99, 0.99, f"{words} at update 0", fontsize="small", color=GREY, **where)
     if panel.names:
         axes.set_yticks(range(len(panel.names)), panel.names)
-    for end in range(panel.cycle, int(max(x, default=0)) + 1, panel.cycle) if panel.cycle else ():
+    ends = range(panel.cycle, int(max(x, default=0)) + 1, panel.cycle or 1)
+    for end in ends if panel.cycle and len(ends) <= MOST_ENDS else ():
         axes.axvline(end, color="#999999", lw=0.8, zorder=0)
     if not x:
         axes.text(0.5, 0.5, "no evaluation", transform=axes.transAxes, ha="center", va="center", color=GREY)
