@@ -41,17 +41,16 @@ def export_network(setup: Setup, which: str, to: str, file: Path | None) -> Path
         require(file.suffix == f".{to}", named)
         taken = f"{path_text(file)}: this is the name of a checkpoint, choose another, for example network.{to}"
         require(not re.fullmatch(r"run-\d+(\.previous)?\.npz", file.name), taken)
-        file = require_export(file, _is_export)
     cure = "get it with `pip install 'klcli[safetensors]'`, or choose --to npz"
     missing = f"--to safetensors: the package safetensors is not installed, {cure}"
     require(to != "safetensors" or find_spec("safetensors") is not None, missing)
     found = stored_network(setup, which)
+    path = require_export(file or Path(f"network-{found.run.id if found.run else 0:06d}.{to}"), _is_export)
     if found.has_batch_statistics:
         setup.observer.warn(f"{found.name} was evaluated with batch statistics, the file has its running averages")
     if found.run and found.run.state != "complete":
         update = f"the file has its network of update {found.checkpoint.step}"
         setup.observer.warn(f"{found.name} is {found.run.state}, {update}")
-    path = require_export(file or Path(f"network-{found.run.id if found.run else 0:06d}.{to}"), _is_export)
     write_atomically(path, exported(found, to))
     return path
 

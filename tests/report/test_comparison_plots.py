@@ -40,7 +40,8 @@ def labels_of(chart: Chart) -> list[str | None]:
 
 
 def test_repeats_are_one_curve_with_a_band_over_their_common_steps() -> None:
-    runs = [trained(1, seed=1), trained(2, seed=2), trained(3, lam=0.1), trained(4, seed=9)]
+    runs = [trained(1, seed=1), trained(2, seed=2), trained(3, lam=0.1)]
+    runs += [replace(trained(4, seed=9), state="interrupted")]  # without any evaluation
     measured = {1: epochs(s100=0.2, s200=0.4), 2: epochs(s100=0.4, s200=0.8, s300=1.0), 3: epochs(s100=0.5), 4: []}
     chart = overlay(runs, measured)
     assert labels_of(chart) == ["runs 1-2: lambda 0.005", "run 3: lambda 0.1"]
@@ -50,14 +51,14 @@ def test_repeats_are_one_curve_with_a_band_over_their_common_steps() -> None:
     assert first.spread == pytest.approx([0.02**0.5, 0.08**0.5])  # of two values, |a - b| / sqrt 2
     second = lines_of(chart)["cost", "run 3: lambda 0.1"]
     assert (second.y, second.spread) == ([0.5], [])
-    for words in ("cifar10", "45000 images train", "without any evaluation: run 4", "one standard"):
+    for words in ("cifar10", "45000 images train", "without run 4, interrupted", "one standard"):
         assert words in chart.caption
     assert {panel.cycle for panel in chart.panels[0]} == {200}
     assert draw(chart).startswith(b"\x89PNG")
     unfinished = replace(trained(5, seed=5), state="interrupted")
     chart = overlay([*runs, unfinished], measured | {5: epochs(s100=9.0)})
     assert lines_of(chart)["loss", "runs 1-2: lambda 0.005"].y == first.y  # not cut at 100 updates
-    assert chart.caption.endswith("; without run 5, interrupted")
+    assert chart.caption.endswith("; without runs 4-5, interrupted")
     assert "not complete" not in chart.caption
     lost = [replace(one, state="diverged") for one in runs[:2]]
     assert "; not complete: runs 1-2 (diverged)" in overlay([*lost, *runs[2:]], measured).caption

@@ -6,14 +6,15 @@ import zlib
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from records import MEASURES, epoch, lines_of, points, run, size_of_png
 from thinning import mostly_slow
 
-from klcli.report.plots.chart import Line, Look, entering, later_limits, later_scale
+from klcli.report.plots.chart import GREY, Line, Look, Panel, later_scale
 from klcli.report.plots.curves import learning_rate_curve, overlay, training_curves
-from klcli.report.plots.figure import Chart, draw
+from klcli.report.plots.figure import MOST_ENDS, Chart, _draw, draw
 from klcli.report.words import settings_line
 from klcli.settings.train_config import TrainConfig
 from klcli.store.records import Epoch, Run
@@ -90,12 +91,11 @@ def test_a_long_title_is_broken_into_lines_that_fit() -> None:
 def test_a_high_value_at_update_0_is_marked_and_the_axis_shows_the_others() -> None:
     high = Line("a", [0, 10, 20, 30, 40, 50], [31.0, 3.0, 2.5, 2.0, 1.5, 1.0], "black")
     low = Line("b", [0, 10, 20, 30, 40, 50], [2.3, 2.2, 2.0, 1.8, 1.6, 1.4], "black")
-    assert later_limits([high, low]) == pytest.approx((0.9, 3.3))  # 1 to 3, a twentieth below, and room for words above
-    assert points(entering(high, 3.1))[0] == pytest.approx((10 - 0.1 * 10 / 28, 3.1))
-    assert later_limits([replace(high, y=[5.0, *high.y[1:]])]) is None  # the others have half of the axis
-    assert later_limits([replace(high, x=high.x[:3], y=high.y[:3])]) is None  # three evaluations
-    assert later_limits([low]) is None and later_limits([]) is None
+    # 1 to 3, a twentieth below, and room for words above
     assert later_scale([high, low]) == (pytest.approx((0.9, 3.3)), "linear")
+    assert later_scale([replace(high, y=[5.0, *high.y[1:]])])[0] is None  # the others have half of the axis
+    assert later_scale([replace(high, x=high.x[:3], y=high.y[:3])])[0] is None  # three evaluations
+    assert later_scale([low]) == later_scale([]) == (None, "linear")
     assert later_scale([replace(high, y=[31.0, 3.0, 30.0, 1e5, 1e9, 1e14]), low]) == (None, "log")  # it diverged
     assert later_scale([replace(high, y=[40.0, 35.0, 30.0, 25.0, 20.0, 15.0])]) == (None, "linear")
     measured = [epoch(step, learning_rate=0.1, train_cost=40.0 if step == 0 else 2 - step / 100) for step in high.x]
@@ -105,7 +105,27 @@ def test_a_high_value_at_update_0_is_marked_and_the_axis_shows_the_others() -> N
     costs = {12: [replace(one, validation_cost=one.train_cost) for one in measured]}
     chart = overlay(both, costs | {13: [epoch(0, validation_cost=41.0)]})
     assert "40 to 41 at update 0" in draw(chart, "svg").decode()
-    assert points(entering(Line("c", [0], [9.0], "black"), 3.1)) == [(0, 3.1)]
+
+
+def test_a_line_from_above_the_axis_enters_it_where_it_crosses_its_top() -> None:
+    line = Line("a", [0, 10, 20], [31.0, 3.0, 2.0], "black", dots_below=9)
+    alone = Line("b", [0], [9.0], "black")  # a run that was interrupted in its first epoch
+    axes = Figure().subplots()
+    _draw(axes, Panel([line, alone], from_zero=True, ylim=(1.0, 3.3)))
+    mark, entering, other, _ = axes.lines
+    crossing = 10 - 0.3 * 10 / 28, 3.3
+    for drawn, points_of_it in ((entering, [crossing, (10, 3), (20, 2)]), (mark, [crossing]), (other, [(0, 3.3)])):
+        assert drawn.get_xydata() == pytest.approx(np.array(points_of_it))
+    assert (entering.get_label(), entering.get_markevery(), mark.get_marker()) == ("a", slice(1, None), "^")
+    assert (axes.get_xlim(), axes.get_ylim()) == ((0, 20), (1.0, 3.3))
+
+
+def test_the_ends_of_very_many_cycles_are_not_marked() -> None:
+    """Thousands of lines took seconds to draw, and were a grey area."""
+    for cycle, marked in ((1000 // MOST_ENDS + 1, 1000 // (1000 // MOST_ENDS + 1)), (1000 // MOST_ENDS, 0), (2, 0)):
+        axes = Figure().subplots()
+        _draw(axes, Panel([Line("a", [0, 1000], [1.0, 2.0], GREY)], cycle=cycle))
+        assert len(axes.lines) == 1 + marked
 
 
 @pytest.mark.parametrize("width", mostly_slow([8, None], 2))

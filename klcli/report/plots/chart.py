@@ -1,8 +1,7 @@
 """Charts: lines in panels as plain values, gathered without matplotlib and drawn by figure.py."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 # One colour for one thing in every picture, distinct with every common colour blindness: Okabe and Ito's for the splits
@@ -61,7 +60,7 @@ class Panel:
     ylabel: str = ""
     xscale: str = "linear"
     yscale: str = "linear"
-    xlim: tuple[float, float] | None = None
+    from_zero: bool = False  # x from 0 to the last value, without a margin
     ylim: tuple[float, float | None] | None = None
     xticks: Sequence[float] | None = None  # instead of those of matplotlib
     cycle: int = 0  # updates per cycle; the ends of cycles are marked
@@ -94,35 +93,16 @@ def scale_of(losses: Sequence[float]) -> str:
 
 
 def later_scale(lines: Sequence[Line]) -> tuple[tuple[float, float] | None, str]:
-    """Return the limits of y as `later_limits` and the scale for the values inside them, a logarithmic one without."""
-    ylim = later_limits(lines)
-    low, high = ylim or (-math.inf, math.inf)
-    scale = scale_of([y for line in lines for y in line.y if low <= y <= high])
-    return (ylim if scale == "linear" else None), scale
+    """Return limits of y and the scale for losses or costs over update steps; a logarithmic axis has no limits.
 
-
-def later_limits(lines: Sequence[Line]) -> tuple[float, float] | None:
-    """Return limits of y for all but the values at update 0, if one of these would take more than half of the axis."""
-    before = [line.y[0] for line in lines if line.x and line.x[0] == 0]
+    The values at update 0 are outside the limits if one of them would take more than half of the axis.
+    """
+    first = [line.y[0] for line in lines if line.x and line.x[0] == 0]
     later = [y for line in lines for x, y in zip(line.x, line.y, strict=True) if x > 0]
-    if not before or max(len(line.x) for line in lines) < MANY:
-        return None
-    highest = max(later)
-    lowest = min(*later, *(one for one in before if one <= highest))
-    margin = 0.05 * (highest - lowest)
-    is_high = max(before) - lowest > 2 * (highest - lowest) > 0
-    return (lowest - margin, highest + 3 * margin) if is_high else None  # above the curves, the others are written
-
-
-def entering(line: Line, high: float) -> Line:
-    """Return a line that begins above `high` from where it crosses this height; a single point moves down to it."""
-    if len(line.x) == 1:  # a run that was interrupted in its first epoch
-        return replace(line, y=[high])
-    (x, next_x), (y, next_y) = line.x[:2], line.y[:2]
-    crossing = x + (next_x - x) * (y - high) / (y - next_y)
-    return replace(line, x=[crossing, *line.x[1:]], y=[high, *line.y[1:]])
-
-
-def steps_limit(lines: Sequence[Line]) -> tuple[float, float]:
-    """Return the limits of x from the start of a training to its last evaluation."""
-    return 0, max((line.x[-1] for line in lines if line.x), default=0) or 1
+    if first and max(len(line.x) for line in lines) >= MANY:
+        highest = max(later)
+        inside = [*later, *(y for y in first if y <= highest)]
+        height = highest - min(inside)
+        if max(first) - min(inside) > 2 * height > 0 and scale_of(inside) == "linear":
+            return (min(inside) - 0.05 * height, highest + 0.15 * height), "linear"  # the others are written on top
+    return None, scale_of(first + later)

@@ -8,7 +8,7 @@ from typing import Any
 
 from klcli.report import words
 from klcli.report.plots import chart
-from klcli.report.plots.chart import DURING, GREY, OF_BN, OF_SPLIT, STYLES, Chart, Line, Panel, steps_limit
+from klcli.report.plots.chart import DURING, GREY, OF_BN, OF_SPLIT, STYLES, Chart, Line, Panel
 from klcli.report.tables.groups import varying
 from klcli.report.tables.studies import suggestion_of
 from klcli.report.tables.table import SPLITS
@@ -36,8 +36,8 @@ def training_curves(runs: Runs, epochs: Epochs, splits: Sequence[str] = ()) -> C
     """
     if runs[0].config.schedule == "range":
         return _range_curves(runs[0], epochs[runs[0].id], splits)
-    drawn = complete_of([run for run in runs if epochs[run.id]] or runs[:1])
-    first, left = drawn[0], [f"run {run.id}, {run.state}" for run in runs if run not in drawn]
+    [drawn], left = _drawn(runs, [run for run in runs if epochs[run.id]] or runs[:1])
+    first = drawn[0]
     tests = [run.test_accuracy for run in drawn if run.test_accuracy is not None]
     names = {"test": f"test {fmean(tests):.4f}"} if tests else {}  # the number that counts
     panels = []
@@ -46,12 +46,12 @@ def training_curves(runs: Runs, epochs: Epochs, splits: Sequence[str] = ()) -> C
         curves = [(names.get(split, split), drawn, split, OF_SPLIT[split], STYLES[split]) for split in own]
         panels.append(_panel(name, curves, epochs, dots_below=40))
     panels.append(_rate_panel(first, epochs[first.id], title="learning rate eta"))
-    title, more = words.run_title("Run", first), [f"without {', '.join(left)}"] * bool(left)
+    title, more = words.run_title("Run", first), [left]
     if len(drawn) > 1:
         title = f"{words.network_name(first.config)}, mean of {len(drawn)} runs{words.subset_words(drawn)}"
-        more = [words.run_numbers(drawn), BAND, *more]
-    caption = "; ".join([words.settings_line(first, together_with=drawn), *more]) + words.not_complete(drawn)
-    return Chart(title, caption, [panels[:2], panels[2:]], 10, 6.4)
+        more = [words.run_numbers(drawn), BAND, left]
+    caption = "; ".join(filter(None, [words.settings_line(first, together_with=drawn), *more]))
+    return Chart(title, caption + words.not_complete(drawn), [panels[:2], panels[2:]], 10, 6.4)
 
 
 def _panel(name: str, curves: Sequence[Curve], epochs: Epochs, dots_below: int = 3) -> Panel:
@@ -60,7 +60,7 @@ def _panel(name: str, curves: Sequence[Curve], epochs: Epochs, dots_below: int =
         lines += mean_curve(label, runs, epochs, f"{split}_{name}", colour, style, dots_below)
     ylim, scale = (None, "linear") if name == "accuracy" else chart.later_scale(lines)
     length = shared_cycle(run for _, runs, *_ in curves for run in runs)
-    return Panel(lines, name, yscale=scale, xlim=steps_limit(lines), ylim=ylim, cycle=length)
+    return Panel(lines, name, yscale=scale, from_zero=True, ylim=ylim, cycle=length)
 
 
 def complete_of(runs: Runs) -> Runs:
@@ -108,25 +108,23 @@ def shared_cycle(runs: Iterable[Run]) -> int:
 def _rate_panel(run: Run, epochs: Sequence[Epoch], title: str = "", ylabel: str = "") -> Panel:
     steps, etas = zip(*learning_rates(run, epochs[-1]), strict=True) if epochs else ((), ())
     lines = [Line(None, steps, etas, GREY, dots_below=0)]
-    return Panel(lines, title, ylabel=ylabel, xlim=steps_limit(lines), ylim=(0, None), cycle=shared_cycle([run]))
+    return Panel(lines, title, ylabel=ylabel, from_zero=True, ylim=(0, None), cycle=shared_cycle([run]))
 
 
 def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:
     """Return the vertices (step, eta) of a polyline up to the last evaluation."""
-    config, updates, cycle = run.config, last.step, shared_cycle([run])
+    config, updates, points = run.config, last.step, list[tuple[float, float]]()
     total = round(run.cycles * 2 * run.step_size)
     # n_s and the length are the stored values of the run: they do not depend on the available images.
     budget = Budget(config, 1, run.step_size, total, ())
     if config.schedule == "constant":
         return [(step, budget.learning_rate(step, config)) for step in (0, updates)]
-    length = cycle or total
-    lines, points = 2 if config.schedule == "cyclical" else LINES_OF_A_CURVE, list[tuple[float, float]]()
-    for piece in range(updates // cycle + 1 if cycle else 1):
-        end = (piece + 1) * length
-        steps = sorted({round(length * (piece + line / lines)) for line in range(lines)} - {end})
+    length, lines = shared_cycle([run]) or total, 2 if config.schedule == "cyclical" else LINES_OF_A_CURVE
+    for start in range(0, updates, length or 1):
+        steps = sorted({start + length * line // lines for line in range(lines)})
         points += [(step, budget.learning_rate(step, config)) for step in steps if step < updates]
-        if 0 < end <= updates and config.schedule != "range":  # the end of a cosine, before eta jumps up again
-            points.append((end, config.eta_min))
+        if start + length <= updates and config.schedule != "range":  # a cosine ends, before eta jumps up again
+            points.append((start + length, config.eta_min))
     if not points or points[-1][0] < updates:  # training ended within a cycle
         points.append((updates, last.learning_rate))
     return list(dict.fromkeys(points))
@@ -134,8 +132,7 @@ def learning_rates(run: Run, last: Epoch) -> list[tuple[float, float]]:
 
 def _range_curves(run: Run, epochs: Sequence[Epoch], splits: Sequence[str]) -> Chart:
     found, panels, etas = suggestion_of(run, epochs), [], [one.learning_rate for one in epochs]
-    ends = (("min", found.eta_min), ("max", found.eta_max)) if found else ()
-    limits = {f"suggested eta {end} {eta:.2g}": eta for end, eta in ends}
+    limits = {f"suggested eta {end} {eta:.2g}": eta for end, eta in zip(("min", "max"), found or (), strict=False)}
     shown = [split for split in splits or DURING if split != "test"]
     for name in ("loss", "accuracy"):
         measured = {split: [getattr(one, f"{split}_{name}") for one in epochs] for split in shown}
@@ -159,9 +156,8 @@ def overlay(runs: Runs, epochs: Epochs, splits: Sequence[str] = ()) -> Chart:
     complete are left out if one is, because a mean ends with the shortest.
     """
     splits = splits or ("validation",)
-    measured, empty = [run for run in runs if epochs[run.id]], [run for run in runs if not epochs[run.id]]
-    (groups, left), is_one = _drawn(measured), len(splits) == 1
-    drawn = [run for run in measured if any(run in own for own in groups)]
+    (groups, left), is_one = _drawn(runs, [run for run in runs if epochs[run.id]]), len(splits) == 1
+    drawn = [run for own in groups for run in own]
     looks = cycle(chart.LOOKS if is_one else [("", colour) for colour in chart.COLOURS])
     if sorted(own[0].config.batch_norm for own in groups) == [False, True]:
         looks = cycle([("", OF_BN[own[0].config.batch_norm]) for own in groups])
@@ -171,10 +167,9 @@ def overlay(runs: Runs, epochs: Epochs, splits: Sequence[str] = ()) -> Chart:
         for label, own, (style, colour) in zip(labels, groups, looks, strict=False)
         for split in splits
     ]
-    missing = f"without any evaluation: {words.run_numbers(empty)}" if empty else ""
     band = BAND if len(drawn) > len(groups) else ""
     what = " and ".join("training" if split == "train" else split for split in splits).capitalize()
-    caption = (_common(drawn) + words.not_complete(drawn), missing, band, left)
+    caption = (_common(drawn) + words.not_complete(drawn), band, left)
     return _chart(f"{what} over update steps{words.subset_words(drawn)}", caption, curves, epochs)
 
 
@@ -183,7 +178,8 @@ def bn_overlay(without: Runs, with_bn: Runs, epochs: Epochs, splits: Sequence[st
 
     As in `overlay`, repeats that are not complete are left out if one is.
     """
-    (without, with_bn), left = _drawn([*without, *with_bn])
+    every = [*without, *with_bn]
+    (without, with_bn), left = _drawn(every, every)
     both, first, other = [*without, *with_bn], without[0], with_bn[0]
     curves: list[Curve] = [
         (f"{split}, {name} ({words.run_numbers(runs)})", runs, split, OF_BN[runs is with_bn], STYLES[split])
@@ -201,9 +197,9 @@ def bn_overlay(without: Runs, with_bn: Runs, epochs: Epochs, splits: Sequence[st
     return _chart(title, caption, curves, epochs)
 
 
-def _drawn(runs: Runs) -> tuple[list[Runs], str]:
-    """Return the runs of each curve, and for the caption those that are left out."""
-    groups, why = [complete_of(own) for own in repeats(runs)], {"complete": "with settings and seeds of others"}
+def _drawn(runs: Runs, evaluated: Runs) -> tuple[list[Runs], str]:
+    """Return the runs of each curve, which are evaluated, and for the caption those that are left out."""
+    groups, why = [complete_of(own) for own in repeats(evaluated)], {"complete": "with settings and seeds of others"}
     out = [run for run in runs if not any(run in own for own in groups)]
     states = {run.state: [one for one in out if one.state == run.state] for run in out}
     left = ", ".join(f"{words.run_numbers(own)}, {why.get(state, state)}" for state, own in states.items())
@@ -257,22 +253,20 @@ def _chart(title: str, caption: Sequence[str], curves: Sequence[Curve], epochs: 
 
 def _labels(groups: Sequence[Runs]) -> list[str]:
     """Name each group by its run numbers and the settings in which it differs from the others."""
-    firsts = [members[0] for members in groups]
-    differing = varying(firsts)
-    parts: list[list[str]] = [[] for _ in groups]
+    firsts = [own[0] for own in groups]
     splits = tuple(key for key in SETTINGS if key.startswith("split."))
     images, methods = [*map(words.images_words, firsts)], [*map(words.method_words, firsts)]
     networks = [words.network_name(run.config) for run in firsts]
-    for names, told in ((images, splits), (networks, words.IN_NAME), (methods, ())):
-        if len(set(names)) > 1:
-            parts = [[*part, name] for part, name in zip(parts, names, strict=True)]
-            differing = tuple(one for one in differing if one.key not in told)
+    every = ((images, splits), (networks, words.IN_NAME), (methods, ()))  # names, and the settings that they tell
+    named = [(names, told) for names, told in every if len(set(names)) > 1]
+    differing = [one for one in varying(firsts) if not any(one.key in told for _, told in named)]
     labels = []
-    for own, part in zip(groups, parts, strict=True):
+    for number, own in enumerate(groups):
         values = {one: words.setting_value(own[0], one.key) for one in differing}
         phrases = [one.phrase(value) for one, value in values.items() if value is not None]
-        part += phrases or [f"without {one.label}" for one in differing]  # all values are None
-        labels.append(f"{words.run_numbers(own)}: {', '.join(part) or networks[0]}")
+        phrases = phrases or [f"without {one.label}" for one in differing]  # all values are None
+        parts = [*(names[number] for names, _ in named), *phrases]
+        labels.append(f"{words.run_numbers(own)}: {', '.join(parts) or networks[0]}")
     return labels
 
 

@@ -4,7 +4,6 @@ import math
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from itertools import cycle
 from typing import Any
@@ -18,7 +17,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from klcli.report.plots import own_settings
-from klcli.report.plots.chart import GREY, LINES, SCREEN, Chart, Look, Panel, entering
+from klcli.report.plots.chart import GREY, LINES, SCREEN, Chart, Look, Panel
 from klcli.settings.setting import require
 from klcli.text import visible
 
@@ -30,8 +29,8 @@ HANDLE = 8  # letters that the line before a label of the legend takes
 PADDING = 0.08  # inches at the edges and between title, legend and axes
 NARROWEST, LOWEST, NAME_INCHES = 1.9, 1.9, 0.2  # inches of a panel, and of a name on its axis
 SHARED = 1.0  # inches of a column of panels that share axes, at least, with their numbers
-MOST_CYCLES = 50  # whose ends are marked: more lines would cover the curves
 ABOVE = 0.5  # inches of a legend; a higher one gets the place of a fourth panel
+MOST_ENDS = 60  # of cycles that are marked: more would be a grey area
 DOTS = {False: 120, True: 200}  # per inch of a PNG, for a screen and for a document
 
 
@@ -43,21 +42,29 @@ def draw(chart: Chart, suffix: str = "png", look: Look = SCREEN) -> bytes:
     unless they share axes, and a PNG has 200 dots per inch. Raises ConfigError where panels that share axes do not fit.
     """
     width, panels = look.inches(chart.width), [panel for row in chart.panels for panel in row]
-    if look.width and chart.shares_axes:
-        columns = len(chart.panels[0])
+    size, columns = REAL if look.width else TEXT, len(chart.panels[0])
+    if not chart.shares_axes:
+        columns = max(1, min(columns, int(width / NARROWEST)))
+    elif look.width:
         least = math.ceil(2.54 * SHARED * columns)
         require(look.width >= least, f"--width {look.width:g}: {columns} columns of panels need at least {least} cm")
     labels = list(dict.fromkeys(label for panel in panels for label in _labels(panel)))
-    plan = _planned(chart, labels, width, REAL if look.width else TEXT)
-    above = 0.0 if plan.beside else plan.legend
-    figure, below_title = new_figure(width, plan.rows * plan.height, chart.title, chart.caption, look, above)
-    every = figure.subplots(plan.rows, plan.columns, squeeze=False, sharex=chart.shares_axes)
+    ncols, texts, above = _legend(labels, width, size)
+    is_beside = False
+    if len(panels) == 3 and columns > 1 and above > ABOVE:
+        _, narrow, high = _legend(labels, width / 2 - 2 * PADDING, size, most=1)
+        is_beside = high < _row_height(chart, width, 2) - 3 * LINE * size / 72  # without the labels of the panel beside
+        if is_beside:
+            columns, texts, above = 2, narrow, 0.0
+    rows = math.ceil(len(panels) / columns)
+    body = rows * _row_height(chart, width, columns)
+    figure, below_title = new_figure(width, body, chart.title, chart.caption, look, above)
+    every = figure.subplots(rows, columns, squeeze=False, sharex=chart.shares_axes)
     if chart.shares_axes:
         for row, own in zip(every, chart.panels, strict=True):
-            for axes, panel in zip(row[1:], own[1:], strict=True):
-                if panel.shares_y:
-                    axes.sharey(row[0])
-                    axes.tick_params(labelleft=False)
+            for axes in row[1:] if own[0].shares_y else ():
+                axes.sharey(row[0])
+                axes.tick_params(labelleft=False)
         figure.align_ylabels(every[:, 0])
     legend: dict[str, Artist] = {}
     for axes, panel in zip(every.flat, panels, strict=False):
@@ -67,41 +74,19 @@ def draw(chart: Chart, suffix: str = "png", look: Look = SCREEN) -> bytes:
     for axes in every.flat[len(panels) :]:
         axes.axis("off")
     entries = [legend[plain(label)] for label in labels]
-    if plan.beside:
-        every.flat[-1].legend(entries, plan.texts, loc="center left", frameon=False).set_in_layout(False)
+    if is_beside:
+        every.flat[-1].legend(entries, texts, loc="center left", frameon=False).set_in_layout(False)
     elif labels:  # one legend for all panels, where it covers no curve
-        where: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, below_title), "ncols": plan.ncols}
-        figure.legend(entries, plan.texts, frameon=False, borderaxespad=0, borderpad=0, **where)
+        where: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, below_title), "ncols": ncols}
+        figure.legend(entries, texts, frameon=False, borderaxespad=0, borderpad=0, **where)
     return to_bytes(figure, suffix, look)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The places of the panels and of the legend; lengths are in inches."""
-
-    rows: int
-    columns: int
-    height: float  # of a row
-    texts: list[str]  # labels of the legend, with line breaks
-    ncols: int  # of the legend
-    legend: float  # its height
-    beside: bool  # it has the place of a fourth panel
-
-
-def _planned(chart: Chart, labels: Sequence[str], width: float, size: float) -> _Plan:
-    """Arrange the panels of a chart and its legend on a width in inches, with letters of this size in points."""
-    given, usual = len(chart.panels[0]), chart.height / len(chart.panels)
-    panels = [panel for row in chart.panels for panel in row]
-    columns = given if chart.shares_axes else max(1, min(given, int(width / NARROWEST)))
-    ncols, texts, legend = _legend(labels, width, size)
-    least = LOWEST + NAME_INCHES * max(len(panel.names) for panel in panels)
-    height = {n: min(usual, max(least, usual * width / n / (chart.width / given))) for n in (2, columns)}
-    beside = False
-    if len(panels) == 3 and columns > 1 and legend > ABOVE:
-        _, narrow, high = _legend(labels, width / 2 - 2 * PADDING, size, most=1)
-        if beside := high < height[2] - 3 * LINE * size / 72:  # without the labels of the panel beside it
-            columns, texts = 2, narrow
-    return _Plan(math.ceil(len(panels) / columns), columns, height[columns], texts, ncols, legend, beside)
+def _row_height(chart: Chart, width: float, columns: int) -> float:
+    """Return the inches of a row of so many panels on this width: in their usual shape, but neither low nor high."""
+    usual = chart.height / len(chart.panels)
+    least = LOWEST + NAME_INCHES * max(len(panel.names) for row in chart.panels for panel in row)
+    return min(usual, max(least, usual * width / columns / (chart.width / len(chart.panels[0]))))
 
 
 def _labels(panel: Panel) -> list[str]:
@@ -138,33 +123,33 @@ def _letters(width: float, size: float, kind: str) -> int:
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
-    bottom, top = panel.ylim or (0.0, None)
-    # The value at update 0 can be above the axis, which `later_limits` has set by the others.
-    from_0 = [line for line in panel.lines if line.x and line.x[0] == 0]
-    above = [line for line in from_0 if top is not None and line.y[0] > top > bottom]
+    above, top = list[float](), panel.ylim[1] if panel.ylim else None
     for line in panel.lines:
         marker = line.marker if not line.style or len(line.x) < line.dots_below else None
         look: dict[str, Any] = {"color": line.colour, "ls": line.style, "lw": line.width}
         look |= {"marker": marker, "ms": line.size, "mfc": line.fill or line.colour}
         # The last evaluation is on the edge. The layout would reserve space for a line without points, at its corner.
         look["clip_on"] = marker is None or panel.xscale == "log" or not line.x
-        if top and line in above:
-            line = entering(line, top)
-            axes.plot(line.x[0], line.y[0], marker="^", color=line.colour, clip_on=False)
+        xs, ys = line.x, line.y
+        if top is not None and xs and xs[0] == 0 and ys[0] > top:  # see `later_scale`: it enters at the top of the axis
+            above.append(ys[0])
+            xs, ys = [np.interp(top, ys[1::-1], xs[1::-1]), *xs[1:]], [top, *ys[1:]]
+            axes.plot(xs[0], top, marker="^", color=line.colour, clip_on=False)
             look["markevery"] = slice(1, None)
-        axes.plot(line.x, line.y, label=None if line.label is None else plain(line.label), **look)
+        axes.plot(xs, ys, label=None if line.label is None else plain(line.label), **look)
         if line.spread and not line.style:
-            axes.errorbar(line.x, line.y, yerr=line.spread, fmt="none", ecolor=line.colour, elinewidth=1, capsize=3)
+            axes.errorbar(xs, ys, yerr=line.spread, fmt="none", ecolor=line.colour, elinewidth=1, capsize=3)
         elif line.spread:
-            low, high = np.subtract(line.y, line.spread), np.add(line.y, line.spread)
-            axes.fill_between(line.x, low, high, color=line.colour, alpha=0.18, lw=0)
+            low, high = np.subtract(ys, line.spread), np.add(ys, line.spread)
+            axes.fill_between(xs, low, high, color=line.colour, alpha=0.18, lw=0)
     for (label, limit), style in zip(panel.limits.items(), cycle(LINES[2:]), strict=False):
         axes.axvline(limit, color=GREY, lw=1.2, ls=style, label=plain(label))
     if panel.band:
         axes.axhspan(*panel.band, color=GREY, alpha=0.15, lw=0, label="one standard error")
-    given = {key: getattr(panel, key) for key in ("title", "xlabel", "ylabel", "xscale", "yscale", "xlim", "ylim")}
+    given = {key: getattr(panel, key) for key in ("title", "xlabel", "ylabel", "xscale", "yscale", "ylim")}
     x, y = ([value for line in panel.lines for value in getattr(line, name)] for name in "xy")
     given["xticks"] = x[:1] if len({*x}) == 1 else panel.xticks  # around it, matplotlib's numbers can overlap
+    given["xlim"] = (0, max(x, default=0) or 1) if panel.from_zero else None
     axes.set(**{key: value for key, value in given.items() if value})  # None would disable the scaling of shared axes
     for axis, scale, values in ((axes.xaxis, panel.xscale, x), (axes.yaxis, panel.yscale, y)):
         if scale == "log" and values and max(values) < 100 * min(values):  # too few powers of ten for tick labels
@@ -172,14 +157,13 @@ def _draw(axes: Axes, panel: Panel) -> None:
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter(NullFormatter())
     if above:
-        values = sorted(line.y[0] for line in above)
-        words = " to ".join(dict.fromkeys(f"{value:.3g}" for value in (values[0], values[-1])))
+        words = " to ".join(dict.fromkeys(f"{value:.3g}" for value in (min(above), max(above))))
         where: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top"}
         axes.text(0.99, 0.99, f"{words} at update 0", fontsize="small", color=GREY, **where)
     if panel.names:
         axes.set_yticks(range(len(panel.names)), panel.names)
-    ends = range(panel.cycle, int(max(x, default=0)) + 1, panel.cycle) if panel.cycle else ()
-    for end in ends if len(ends) <= MOST_CYCLES else ():
+    ends = range(panel.cycle, int(max(x, default=0)) + 1, panel.cycle or 1)
+    for end in ends if panel.cycle and len(ends) <= MOST_ENDS else ():
         axes.axvline(end, color="#999999", lw=0.8, zorder=0)
     if not x:
         axes.text(0.5, 0.5, "no evaluation", transform=axes.transAxes, ha="center", va="center", color=GREY)
