@@ -299,13 +299,21 @@ def _study_named(store: Store, name: str) -> int:
 
 
 def latest_study(store: Store, kind: str) -> int:
-    """Return the latest search or sweep, of all images before of a subset. Raises ConfigError if there is none."""
-    own = (one for one in store.studies.all() if one.kind == kind and one.stage != "final")
-    found = [(is_on_all_images(one), one.id) for one in own]
+    """Return the latest search or sweep: synthetic images late, subsets too, and last those without a complete run.
+
+    Raises ConfigError if there is none.
+    """
+    found = [one for one in store.studies.all() if one.kind == kind and one.stage != "final"]
     command = {"lambda": "klcli search-lambda --coarse --fine", "sigma": "klcli sigma-sweep"}[kind]
     first = in_database(command, store.path)
     require(bool(found), f"--plot {kind}: there is no such study yet, begin with `{first}`")
-    return max(found)[1]
+
+    def preference(study: Study) -> tuple[bool, bool, bool, int]:
+        complete = [run for run in store.studies.members(study.id) if run.state == "complete" and not run.unreadable]
+        is_real = any(run.dataset != "synthetic" for run in complete)
+        return bool(complete), is_real, is_on_all_images(study), study.id
+
+    return max(found, key=preference).id
 
 
 def is_on_all_images(study: Study) -> bool:
