@@ -104,7 +104,7 @@ def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order)
     by, (results, left_out) = settings_named(selection.group_by), store.runs.results(chosen)
     if not results:
         notes = [NONE_RANKED, *(f"left out: {reason}" for reason in left_out)]
-        return View(notes=notes, document={"groups": [], "notes": notes})
+        return View(notes=notes, document={"groups": []})
     groups, repeated = group(results, by)
     shown = groups[: selection.limit or DEFAULT_GROUPS]
     table = group_table(groups[: selection.limit] if selection.is_csv else shown, by)
@@ -114,7 +114,7 @@ def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order)
     notes += _left_out("best", table, len(groups), "groups")
     drawn = {one.id for group in shown for one in group.runs}
     runs = [run for run in store.runs.query(chosen, order) if run.id in drawn] if selection.plot else []
-    return View(table=table, notes=notes, document={"groups": [*exact_rows(table)], "notes": notes}, runs=runs)
+    return View(table=table, notes=notes, document={"groups": [*exact_rows(table)]}, runs=runs)
 
 
 def diverged_note(store: Store, chosen: RunFilter) -> list[str]:
@@ -193,7 +193,7 @@ def _listed(store: Store, selection: Selection, chosen: RunFilter, order: Order,
         none_yet = f"{store.path} holds no run yet: begin with `{in_database(FIRST_COMMAND, store.path)}`"
         return View(notes=[NO_MATCH if store.runs.count_by_state() else none_yet], document={"runs": []})
     notes = _left_out("newest" if order == NEWEST_FIRST else "first", table, total, "runs")
-    document = {"runs": [*map(run_document, runs)], "total": total, "notes": notes}
+    document = {"runs": [*map(run_document, runs)], "total": total}
     return View(table=table, notes=notes, document=document, runs=sound)
 
 

@@ -126,6 +126,7 @@ def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
     except Exception as error:  # a broken matplotlib can raise anything
         raise StoreError(f"{path}: cannot be drawn ({reason(error)})") from error
     finally:
-        invocation.document("report", shown.document | ({"pictures": written} if selection.plot else {}))
+        document = shown.document | {"notes": [*shown.notes]}
+        invocation.document("report", document | ({"pictures": written} if selection.plot else {}))
     if selection.is_about_gradients:
         raise_for_failed(store.gradient_checks.suite())

@@ -32,4 +32,5 @@ def sigma_sweep(
     epochs, shown = {run.id: lab.epochs(run) for run in runs}, f"report --study {study.id} --plot"
     picture = invocation.picture(f"study-{study.id:06d}-sigma.png", lambda: sigma_curves(runs, epochs))
     invocation.places(f"{shown} sigma --to sigma.pdf", f"{shown} curves", picture=picture)
-    invocation.document("sigma-sweep", {"study": study.id, "runs": found.document["runs"], "picture": picture})
+    document = {"study": study.id, "runs": found.document["runs"], "notes": [*found.notes], "picture": picture}
+    invocation.document("sigma-sweep", document)

@@ -96,14 +96,13 @@ def _show_repeats(invocation: Invocation, study: int) -> None:
     what = f"{network_name(first.config)} on {first.dataset}{subset_words(runs)}, {seeds}"
     title = f"Study {study}, {runs_words(run.id for run in runs)}: {what}"
     suggestions = range_notes(runs, invocation.lab.epochs)
-    notes = [*filter(None, (without_note(runs), repeats_note(runs))), *suggestions]
-    invocation.result(*[repeats_table(title, complete), *notes] if complete else [title, *suggestions])
+    notes = [*filter(None, (without_note(runs), repeats_note(runs))), *suggestions] if complete else suggestions
+    invocation.result(repeats_table(title, complete) if complete else title, *notes)
     then = [f"report --study {study} --plot curves"] if complete else []
     if complete and invocation.vary != "split" and not suggestions:
         then.append(_ranking(invocation, complete[0], f"report --group-by {_columns(invocation, complete[0])}"))
     invocation.places(*then)
-    document = {"study": study, "runs": [run_document(run) for run in runs]}
-    invocation.document("train", document | ({"notes": suggestions} if suggestions else {}))
+    invocation.document("train", {"study": study, "runs": [*map(run_document, runs)], "notes": notes})
     if len(complete) < len(runs) and not suggestions:
         raise Diverged(f"{len(runs) - len(complete)} of {len(runs)} runs diverged, {first.config.cure_of_divergence}")
 
@@ -144,8 +143,8 @@ def show_run(invocation: Invocation, run: Run, command: str = "train", more: Map
     is_ranked = run.state == "complete" and not is_range_test
     then = [f"evaluate {run.id} --flips", _ranking(invocation, run, "report --best 10")] if is_ranked else []
     invocation.places(*then, checkpoint=checkpoint, picture=picture)
-    document = {"run": run_document(run), "epochs": [*map(record_document, epochs)], "picture": picture}
-    invocation.document(command, document | ({"notes": notes} if notes else {}) | dict(more or {}))
+    document = {"run": run_document(run), "epochs": [*map(record_document, epochs)], "notes": notes}
+    invocation.document(command, document | {"picture": picture} | dict(more or {}))
     if run.state == "diverged" and not is_range_test:  # a range test continues until the cost diverges
         kept = f"{length} {'is' if run.epochs_done == 1 else 'are'}"
         raise Diverged(f"run {run.id} diverged: {run.error}; {kept} kept, {run.config.cure_of_divergence}")
