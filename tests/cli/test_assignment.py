@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from command import Klcli, Rows, succeeded
+from command import Klcli, Rows, change, read, succeeded
 from PIL import Image
 
 from klcli import Lab
@@ -185,6 +185,26 @@ def test_it_trains_what_is_missing_and_nothing_twice(here: Klcli, copied: Path, 
     another = here("assignment", *FEW, "--trials", "1")
     assert "a new one begins" in another.stderr
     assert "--resume" not in another.stderr  # which is no option of this command
+
+
+@pytest.mark.slow
+def test_a_part_of_which_every_network_diverged_is_the_exit_code(here: Klcli, copied: Path, tmp_path: Path) -> None:
+    """The document said it, and a script took it for done."""
+    parts = {
+        "every network of the curves": "study_id IS NULL AND lambda = 0.005",
+        "the final training": "study_id IS NULL AND lambda <> 0.005",
+        "every network of the sweep": "sigma IS NOT NULL",
+    }
+    for part, runs in parts.items():
+        [last] = read(tmp_path, f"SELECT max(id) AS id, count(*) AS n FROM runs WHERE {runs}")
+        change(tmp_path, f"UPDATE runs SET state = 'diverged' WHERE {runs} AND id < {last['id']}")
+        assert here("assignment", *FEW).returncode == (0 if part == "every network of the curves" else 6)
+        change(tmp_path, f"UPDATE runs SET state = 'diverged' WHERE {runs}")
+        done = here("assignment", *FEW)
+        named = " and ".join([*parts][: [*parts].index(part) + 1])
+        assert done.returncode == 6
+        assert done.stderr.splitlines()[-1] == f"klcli: {named} diverged: `klcli report --list` shows the runs"
+        assert "document" in done.stdout
 
 
 @pytest.mark.slow

@@ -95,9 +95,15 @@ def test_the_json_document(here: Klcli, rows: Rows) -> None:
 
 def test_a_sweep_that_diverges_is_a_table_that_says_so(here: Klcli, rows: Rows) -> None:
     done = here(*SWEEP, "--sigmas", "0.1", "--eta-max", "1e30")
-    assert done.returncode == 0
+    assert done.returncode == 6
     assert {run["state"] for run in rows("runs")} == {"diverged"}
     assert all(set(values) == {"diverged"} for values in table(done).values())
+    line = "klcli: every network of the sweep diverged: try a smaller --eta-max than 1e+30"
+    assert done.stderr.splitlines()[-1] == line
+    assert (
+        len(json.loads(here(*SWEEP, "--sigmas", "0.1", "--eta-max", "1e30", "--resume", "--json").stdout)["runs"]) == 2
+    )
+    succeeded(here(*SWEEP, "--sigmas", "0.1", "1e30"))  # one of the two has a result
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 from dataclasses import asdict, replace
 from typing import Any
 
+from klcli.cli.commands.train import raise_for_lost
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
-from klcli.errors import Diverged
 from klcli.report.words import repeats_note, subset_words, without_note
 from klcli.settings.procedures import SearchSettings
 from klcli.settings.run_command import OF_SEARCH, run_command
@@ -63,9 +63,5 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
         then += [final.removeprefix("klcli ")]
     invocation.places(*then, picture=picture, curves=curves)
     invocation.document("search-lambda", document | {"notes": notes})
-    if choice is None:
-        smallest = replace(config, lam=min(one.lam for one in found.tried))
-        raise Diverged(f"every lambda diverged: {smallest.cure_of_divergence}")
-    if found.final and all(run.state == "diverged" for run in found.final):
-        cure = found.final[0].config.cure_of_divergence
-        raise Diverged(f"the final training (study {found.final[0].study_id}) diverged: {cure}")
+    parts = {"every lambda": [run for _, own in found.stages for run in own]}
+    raise_for_lost(parts | {f"the final training (study {run.study_id})": found.final for run in found.final[:1]})

@@ -1,5 +1,6 @@
 """`klcli sigma-sweep`: the effect of the scale of the initial weights, with and without BN."""
 
+from klcli.cli.commands.train import raise_for_lost
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
 from klcli.settings.procedures import SIGMAS
@@ -34,3 +35,4 @@ def sigma_sweep(
     invocation.places(f"{shown} sigma --to sigma.pdf", f"{shown} curves", picture=picture)
     document = {"study": study.id, "runs": found.document["runs"], "notes": [*found.notes], "picture": picture}
     invocation.document("sigma-sweep", document)
+    raise_for_lost({"every network of the sweep": runs})

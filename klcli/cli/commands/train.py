@@ -1,6 +1,6 @@
 """`klcli train`: one network, from the options to the picture."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -148,3 +148,12 @@ def show_run(invocation: Invocation, run: Run, command: str = "train", more: Map
     if run.state == "diverged" and not is_range_test:  # a range test continues until the cost diverges
         kept = f"{length} {'is' if run.epochs_done == 1 else 'are'}"
         raise Diverged(f"run {run.id} diverged: {run.error}; {kept} kept, {run.config.cure_of_divergence}")
+
+
+def raise_for_lost(parts: Mapping[str, Sequence[Run]], cure: str = "") -> None:
+    """Raise Diverged, which names the parts of which no run is complete, with a cure; call it when all is shown."""
+    lost = {what: runs for what, runs in parts.items() if runs and all(run.state != "complete" for run in runs)}
+    if lost:
+        configs = [run.config for runs in lost.values() for run in runs]
+        smallest = min(configs, key=lambda config: (config.lam, config.sigma or 0.0))
+        raise Diverged(f"{' and '.join(lost)} diverged: {cure or smallest.cure_of_divergence}")
