@@ -87,6 +87,11 @@ FORMATS: dict[str, Callable[[Table, Sequence[str]], str]] = {
 }  # fmt: skip
 
 
+def formatted(form: str, tables: Sequence[Table], notes: Sequence[str]) -> str:
+    """Return tables in a format, the notes below the last one."""
+    return "\n\n".join(FORMATS[form](one, notes if one is tables[-1] else ()) for one in tables)
+
+
 def exact_rows(table: Table) -> Iterator[dict[str, Any]]:
     """Yield the values of all columns of each row, unrounded, as stored in the database."""
     keys = [column.key for column in table.columns]
