@@ -35,6 +35,7 @@ NONE_RANKED = "no run to rank"
 class View:
     """The result of a selection."""
 
+    name: str = ""  # of its tables: `best`, `study-3`
     table: Table | None = None  # None if there is nothing to show; the notes give the reason
     tables: Sequence[Table] = ()  # all that are shown, if not this one alone
     notes: Sequence[str] = ()  # part of the result
@@ -114,7 +115,7 @@ def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order)
     notes += _left_out("best", table, len(groups), "groups")
     drawn = {one.id for group in shown for one in group.runs}
     runs = [run for run in store.runs.query(chosen, order) if run.id in drawn] if selection.plot else []
-    return View(table=table, notes=notes, document={"groups": [*exact_rows(table)]}, runs=runs)
+    return View(name="groups", table=table, notes=notes, document={"groups": [*exact_rows(table)]}, runs=runs)
 
 
 def diverged_note(store: Store, chosen: RunFilter) -> list[str]:
@@ -129,7 +130,7 @@ def _best(store: Store, selection: Selection, chosen: RunFilter, order: Order) -
     runs = [*sound] if selection.plot or not selection.is_csv else []
     table = ranking_table(runs or sound, order.column, order.descending)
     notes = notes if table else [NONE_RANKED, *notes]
-    return View(table=table, notes=notes, document={"runs": [*map(run_document, runs)]}, runs=runs)
+    return View(name="best", table=table, notes=notes, document={"runs": [*map(run_document, runs)]}, runs=runs)
 
 
 def _readable(runs: Iterable[Run], notes: list[str]) -> Iterator[Run]:
@@ -194,7 +195,7 @@ def _listed(store: Store, selection: Selection, chosen: RunFilter, order: Order,
         return View(notes=[NO_MATCH if store.runs.count_by_state() else none_yet], document={"runs": []})
     notes = _left_out("newest" if order == NEWEST_FIRST else "first", table, total, "runs")
     document = {"runs": [*map(run_document, runs)], "total": total}
-    return View(table=table, notes=notes, document=document, runs=sound)
+    return View(name="list", table=table, notes=notes, document=document, runs=sound)
 
 
 def _left_out(first: str, table: Table, total: int, what: str) -> list[str]:
@@ -226,7 +227,8 @@ def _side_by_side(store: Store, selection: Selection) -> View:
         "differs": [row["setting"] for row in comparison_table(runs, diff_only=True).rows],
     }
     table, cut = _limited(comparison_table(runs, selection.diff_only, evaluations), selection.limit)
-    return View(table=table, notes=cut + notes, document=document, runs=runs, is_chosen=True)
+    name = "-".join(["run" if len(runs) == 1 else "runs", *(str(run.id) for run in runs)])
+    return View(name=name, table=table, notes=cut + notes, document=document, runs=runs, is_chosen=True)
 
 
 def gradients_view(
@@ -243,7 +245,7 @@ def gradients_view(
     notes = [*cut, later_checks.gradient_verdict(checks), *later_checks.measure_notes(checks, measures)]
     notes.append(later_checks.gradient_method(checks[0]))
     document = {"checks": [*map(check_document, checks)], "rows": [*exact_rows(table)]}
-    return View(table=table, tables=tables, notes=notes, document=document)
+    return View(name="gradients", table=table, tables=tables, notes=notes, document=document)
 
 
 def study_view(store: Store, number: int, limit: int | None = None) -> View:
@@ -287,7 +289,8 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
         tables.append(_limited(studies.interval_table(runs), limit)[0])
     notes = [*cut, *filter(None, notes), *unread]
     document["rows"] = [*exact_rows(table)]
-    return View(table=table, tables=tables, notes=notes, document=document, runs=runs, study=study)
+    name = f"study-{number}"
+    return View(name=name, table=table, tables=tables, notes=notes, document=document, runs=runs, study=study)
 
 
 def _study_named(store: Store, name: str) -> int:

@@ -111,7 +111,7 @@ def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
         if selection.format == "csv-semicolon" and isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8")  # as the byte order mark promises
         with invocation.step("writing the table"):
-            text = formatted(selection.format, tables, shown.notes)
+            text = formatted(selection.format, tables, shown.notes, shown.name)
         print(text)
         invocation.say(*(shown.notes if selection.is_csv else ()))
     invocation.say(*(f"{command}{invocation.database_words}" for command in shown.hints))
