@@ -87,9 +87,10 @@ def _show_presets(invocation: Invocation) -> None:
 def _show_repeats(invocation: Invocation, study: int) -> None:
     """Show the mean over seeds with its error bar. Raises Diverged where a run did."""
     from klcli.report.documents import run_document
+    from klcli.report.plots.curves import training_curves
     from klcli.report.tables.studies import range_notes, repeats_table
 
-    runs = invocation.lab.runs_of(study)
+    runs, picture = invocation.lab.runs_of(study), None
     complete = [run for run in runs if run.state == "complete"]
     first, words = runs[0], settings_words(runs[0], runs)
     seeds = ", ".join(filter(None, (words["seed"], words["order"])))
@@ -98,11 +99,15 @@ def _show_repeats(invocation: Invocation, study: int) -> None:
     suggestions = range_notes(runs, invocation.lab.epochs)
     notes = [*filter(None, (without_note(runs), repeats_note(runs))), *suggestions] if complete else suggestions
     invocation.result(repeats_table(title, complete) if complete else title, *notes)
+    if complete and not suggestions:  # each range test has limits of its own: a picture of their mean could show none
+        epochs = {run.id: invocation.lab.epochs(run) for run in runs}
+        picture = invocation.picture(f"study-{study:06d}-training.png", lambda: training_curves(runs, epochs))
     then = [f"report --study {study} --plot curves"] if complete else []
     if complete and invocation.vary != "split" and not suggestions:
         then.append(_ranking(invocation, complete[0], f"report --group-by {_columns(invocation, complete[0])}"))
-    invocation.places(*then)
-    invocation.document("train", {"study": study, "runs": [*map(run_document, runs)], "notes": notes})
+    invocation.places(*then, picture=picture)
+    document = {"study": study, "runs": [*map(run_document, runs)], "notes": notes, "picture": picture}
+    invocation.document("train", document)
     if len(complete) < len(runs) and not suggestions:
         raise Diverged(f"{len(runs) - len(complete)} of {len(runs)} runs diverged, {first.config.cure_of_divergence}")
 
