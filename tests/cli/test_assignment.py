@@ -138,6 +138,19 @@ def test_each_database_has_a_folder_of_its_own(here: Klcli, refused: Any, tmp_pa
     assert line.startswith(f"klcli: {folder}: ")
 
 
+@pytest.mark.parametrize(("db", "folder"), [("klcli.db", "assignment"), ("ada.db", "ada-assignment")])
+def test_the_folder_of_a_linked_database_is_beside_the_file_itself(
+    here: Klcli, refused: Any, tmp_path: Path, db: str, folder: str
+) -> None:
+    """As its checkpoints and pictures are."""
+    own = tmp_path / "course" / folder
+    own.mkdir(parents=True)
+    (own / "thesis.tex").touch()
+    (tmp_path / "link.db").symlink_to(f"course/{db}")
+    line = refused(here("assignment", *FEW, "--db", "link.db"), 2, "other files")
+    assert line.startswith(f"klcli: {own.resolve()}: ")
+
+
 def test_the_editions_name_their_reports(here: Klcli) -> None:
     listed = json.loads(here("assignment", "--editions", "--json").stdout)["editions"]
     dates = {one["name"]: (one["report"], one["date"]) for one in listed}
