@@ -43,7 +43,7 @@ def reproduce(
     with setup.pinned():
         runner = StudyRunner.opened(setup, configs[0] if configs else TrainConfig(), resume)
         data = runner.dataset
-        terms = Terms(data.name, data.official, data.sha256, repeats, quick, subset, settings.note, vary)
+        terms = Terms(data.name, data.sha256, repeats, quick, subset, settings.note, vary)
         for one, plans in chosen:
             # Draws of the weights first: reports show the latest suite, which has the single networks.
             for are_draws in (True, False):

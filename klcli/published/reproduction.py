@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
+from klcli.data.cifar10.layouts import is_official
 from klcli.published.comparison import compare
 from klcli.published.conclusions import Evidence
 from klcli.published.planning import QUICK_CYCLES
@@ -25,13 +26,16 @@ class Terms:
     """The conditions of a reproduction, which every table, page and document states."""
 
     dataset: str
-    official: bool | None  # whether these are the official files; None if unknown
     sha256: str
     repeats: int
     quick: bool = False
     subset: int | None = None
     note: str | None = None  # what the user adds about the conditions
     vary: str = "all"  # what differs between the repeats
+
+    @property
+    def official(self) -> bool | None:
+        return is_official(self.dataset, self.sha256)
 
     @property
     def marks(self) -> list[str]:
@@ -114,7 +118,7 @@ def stored_reproduction(store: Store, number: int) -> Reproduction:
     first = store.studies.members(number)[0]
     plans = [map(TrainConfig.from_values, one.settings["plan"]) for one in latest.values()]
     repeats = min(n for plan in plans for n in Counter(map(without_seeds, plan)).values())
-    terms = Terms(first.dataset, None, first.dataset_sha256, repeats, quick, subset, vary=_vary(study))
+    terms = Terms(first.dataset, first.dataset_sha256, repeats, quick, subset, vary=_vary(study))
     return gather(wanted, terms, store, sorted(one.id for one in latest.values()))
 
 

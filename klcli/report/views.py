@@ -32,6 +32,7 @@ NONE_RANKED = "no run to rank"
 class View:
     """The result of a selection."""
 
+    name: str = ""  # of its tables: `best`, `study-3`
     table: Table | None = None  # None if there is nothing to show; the notes give the reason
     tables: Sequence[Table] = ()  # all that are shown, if not this one alone
     notes: Sequence[str] = ()  # part of the result
@@ -101,8 +102,7 @@ def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order)
     by, (results, left_out) = settings_named(selection.group_by), store.runs.results(chosen)
     unread = [f"left out: {reason}" for reason in left_out]
     if not results:
-        notes = [NONE_RANKED, *unread]
-        return View(notes=notes, document={"groups": [], "notes": notes})
+        return View(notes=[NONE_RANKED, *unread], document={"groups": []})
     groups, repeated = group(results, by)
     shown = groups[: selection.limit or DEFAULT_GROUPS]
     table = group_table(groups[: selection.limit] if selection.is_csv else shown, by)
@@ -111,7 +111,7 @@ def _groups(store: Store, selection: Selection, chosen: RunFilter, order: Order)
     notes += unread + _left_out("best", table, len(groups), "groups")
     drawn = {one.id for group in shown for one in group.runs}
     runs = [run for run in store.runs.query(chosen, order) if run.id in drawn] if selection.plot else []
-    return View(table=table, notes=notes, document={"groups": [*exact_rows(table)], "notes": notes}, runs=runs)
+    return View(name="groups", table=table, notes=notes, document={"groups": [*exact_rows(table)]}, runs=runs)
 
 
 def diverged_note(store: Store, chosen: RunFilter) -> list[str]:
@@ -126,7 +126,7 @@ def _best(store: Store, selection: Selection, chosen: RunFilter, order: Order) -
     runs = [*sound] if selection.plot or not selection.is_csv else []
     table = ranking_table(runs or sound, order.column, order.descending)
     notes = notes if table else [NONE_RANKED, *notes]
-    return View(table=table, notes=notes, document={"runs": [*map(run_document, runs)]}, runs=runs)
+    return View(name="best", table=table, notes=notes, document={"runs": [*map(run_document, runs)]}, runs=runs)
 
 
 def _readable(runs: Iterable[Run], notes: list[str]) -> Iterator[Run]:
@@ -188,8 +188,8 @@ def _listed(store: Store, selection: Selection, chosen: RunFilter, order: Order,
         none_yet = f"{store.path} holds no run yet: begin with `{in_database(FIRST_COMMAND, store.path)}`"
         return View(notes=[NO_MATCH if store.runs.count_by_state() else none_yet], document={"runs": []})
     notes = _left_out("newest" if order == NEWEST_FIRST else "first", table, total, "runs")
-    document = {"runs": [*map(run_document, runs)], "total": total, "notes": notes}
-    return View(table=table, notes=notes, document=document, runs=sound)
+    document = {"runs": [*map(run_document, runs)], "total": total}
+    return View(name="list", table=table, notes=notes, document=document, runs=sound)
 
 
 def _left_out(first: str, table: Table, total: int, what: str) -> list[str]:
@@ -221,7 +221,8 @@ def _side_by_side(store: Store, selection: Selection) -> View:
         "differs": [row["setting"] for row in comparison_table(runs, diff_only=True).rows],
     }
     table, cut = _limited(comparison_table(runs, selection.diff_only, evaluations), selection.limit)
-    return View(table=table, notes=cut + notes, document=document, runs=runs, is_chosen=True)
+    name = "-".join(["run" if len(runs) == 1 else "runs", *(str(run.id) for run in runs)])
+    return View(name=name, table=table, notes=cut + notes, document=document, runs=runs, is_chosen=True)
 
 
 def gradients_view(
@@ -238,7 +239,7 @@ def gradients_view(
     notes = [*cut, later_checks.gradient_verdict(checks), *later_checks.measure_notes(checks, measures)]
     notes.append(later_checks.gradient_method(checks[0]))
     document = {"checks": [*map(check_document, checks)], "rows": [*exact_rows(table)]}
-    return View(table=table, tables=tables, notes=notes, document=document)
+    return View(name="gradients", table=table, tables=tables, notes=notes, document=document)
 
 
 def study_view(store: Store, number: int, limit: int | None = None) -> View:
@@ -282,16 +283,26 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
         tables.append(_limited(studies.interval_table(runs), limit)[0])
     notes = [*cut, *filter(None, notes), *unread]
     document["rows"] = [*exact_rows(table)]
-    return View(table=table, tables=tables, notes=notes, document=document, runs=runs, study=study)
+    name = f"study-{number}"
+    return View(name=name, table=table, tables=tables, notes=notes, document=document, runs=runs, study=study)
 
 
 def latest_study(store: Store, kind: str) -> int:
-    """Return the latest search or sweep, of all images before of a subset. Raises ConfigError if there is none."""
+    """Return the latest search or sweep: synthetic images late, subsets too, and last those without a complete run.
+
+    Raises ConfigError if there is none.
+    """
     found = [one for one in store.studies.all() if one.kind == kind and one.stage != "final"]
     command = {"lambda": "klcli search-lambda --coarse --fine", "sigma": "klcli sigma-sweep"}[kind]
     first = in_database(command, store.path)
     require(bool(found), f"--plot {kind}: there is no such study yet, begin with `{first}`")
-    return sorted(found, key=is_on_all_images)[-1].id
+
+    def preference(study: Study) -> tuple[bool, bool, bool]:
+        complete = [run for run in store.studies.members(study.id) if run.state == "complete" and not run.unreadable]
+        is_real = any(run.dataset != "synthetic" for run in complete)
+        return bool(complete), is_real, is_on_all_images(study)
+
+    return sorted(found, key=preference)[-1].id
 
 
 def is_on_all_images(study: Study) -> bool:

@@ -11,7 +11,7 @@ from tempfile import gettempdir
 from typing import Any
 
 from klcli.errors import StoreError
-from klcli.files import irregular, temporary_folder
+from klcli.files import followed, irregular, temporary_folder
 
 JOURNALS = ("-journal", "-wal", "-shm")  # of SQLite, after the name of the database
 TABLES = (
@@ -76,8 +76,12 @@ def view_in_place(connection: sqlite3.Connection) -> str | None:
 
 
 def folder_of(database: Path, kind: str) -> Path:
-    """Return its folder of "checkpoints", "plots" or "locks": two databases in one folder must not share files."""
-    return database.parent / (kind if database.stem == "klcli" else f"{database.stem}-{kind}")
+    """Return its folder of "checkpoints", "plots", "locks" or "assignment", beside the file itself, not a link to it.
+
+    It has the name of the database: two in one folder must not share files.
+    """
+    real = followed(database)
+    return real.parent / (kind if real.stem == "klcli" else f"{real.stem}-{kind}")
 
 
 def beside(database: Path) -> Iterator[Path]:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from command import Klcli, Rows, succeeded
+from command import Klcli, Rows, change, read, succeeded
 from PIL import Image
 
 from klcli import Lab
@@ -138,6 +138,19 @@ def test_each_database_has_a_folder_of_its_own(here: Klcli, refused: Any, tmp_pa
     assert line.startswith(f"klcli: {folder}: ")
 
 
+@pytest.mark.parametrize(("db", "folder"), [("klcli.db", "assignment"), ("ada.db", "ada-assignment")])
+def test_the_folder_of_a_linked_database_is_beside_the_file_itself(
+    here: Klcli, refused: Any, tmp_path: Path, db: str, folder: str
+) -> None:
+    """As its checkpoints and pictures are."""
+    own = tmp_path / "course" / folder
+    own.mkdir(parents=True)
+    (own / "thesis.tex").touch()
+    (tmp_path / "link.db").symlink_to(f"course/{db}")
+    line = refused(here("assignment", *FEW, "--db", "link.db"), 2, "other files")
+    assert line.startswith(f"klcli: {own.resolve()}: ")
+
+
 def test_the_editions_name_their_reports(here: Klcli) -> None:
     listed = json.loads(here("assignment", "--editions", "--json").stdout)["editions"]
     dates = {one["name"]: (one["report"], one["date"]) for one in listed}
@@ -185,6 +198,26 @@ def test_it_trains_what_is_missing_and_nothing_twice(here: Klcli, copied: Path, 
     another = here("assignment", *FEW, "--trials", "1")
     assert "a new one begins" in another.stderr
     assert "--resume" not in another.stderr  # which is no option of this command
+
+
+@pytest.mark.slow
+def test_a_part_of_which_every_network_diverged_is_the_exit_code(here: Klcli, copied: Path, tmp_path: Path) -> None:
+    """The document said it, and a script took it for done."""
+    parts = {
+        "every network of the curves": "study_id IS NULL AND lambda = 0.005",
+        "the final training": "study_id IS NULL AND lambda <> 0.005",
+        "every network of the sweep": "sigma IS NOT NULL",
+    }
+    for part, runs in parts.items():
+        [last] = read(tmp_path, f"SELECT max(id) AS id, count(*) AS n FROM runs WHERE {runs}")
+        change(tmp_path, f"UPDATE runs SET state = 'diverged' WHERE {runs} AND id < {last['id']}")
+        assert here("assignment", *FEW).returncode == (0 if part == "every network of the curves" else 6)
+        change(tmp_path, f"UPDATE runs SET state = 'diverged' WHERE {runs}")
+        done = here("assignment", *FEW)
+        named = " and ".join([*parts][: [*parts].index(part) + 1])
+        assert done.returncode == 6
+        assert done.stderr.splitlines()[-1] == f"klcli: {named} diverged: `klcli report --list` shows the runs"
+        assert "document" in done.stdout
 
 
 @pytest.mark.slow

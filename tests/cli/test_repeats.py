@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from command import Klcli, Refused, Rows, change, read, succeeded
 
+from klcli.report.plots.chart import Chart
 from klcli.store import checkpoints
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unrendered")]
@@ -167,6 +168,28 @@ def test_the_ranking_named_next_does_not_pool_these_repeats_with_others(
     shown = json.loads(succeeded(here(*command.split(), "--json")).stdout)
     assert not [note for note in shown["notes"] if "mix" in note]
     assert sorted(row["runs"] for row in shown["groups"]) == (["1-4"] if "--seed" in options else ["1-2", "3-4"])
+
+
+def test_repeats_leave_a_picture_of_their_means(here: Klcli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As every other training does."""
+    charts = list[Chart]()
+    monkeypatch.setattr("klcli.report.plots.figure.draw", lambda chart, *form: charts.append(chart) or b"drawn")
+    train = ("train", *SMALL, "--epochs", "1", "--repeats", "2", "--jobs", "1")
+    done = succeeded(here(*train))
+    assert "picture     results/plots/study-000001-training.png" in done.stdout.splitlines()
+    assert (tmp_path / "results/plots/study-000001-training.png").read_bytes() == b"drawn"
+    panels = [panel for row in charts[0].panels for panel in row]
+    lines = {(panel.title, line.label): line.y for panel in panels for line in panel.lines}
+    for split in ("train", "validation"):
+        means = read(tmp_path, f"SELECT avg({split}_loss) AS mean FROM epochs GROUP BY epoch ORDER BY epoch")
+        assert lines["loss", split] == pytest.approx([one["mean"] for one in means])
+    again = json.loads(here(*train, "--resume", "last", "--json").stdout)
+    assert again["picture"] == "results/plots/study-000001-training.png"
+    lost = here("train", *SMALL, "--init", "normal", "--sigma", "1e9", "--repeats", "2", "--jobs", "1", "--json")
+    assert json.loads(lost.stdout)["picture"] is None  # there is no mean
+    small = ("--data", "synthetic", "--subset", "300", "--hidden", "12", "--repeats", "2", "--jobs", "1")
+    ranges = json.loads(here("train", *small, "--lr-range-test", "--json").stdout)
+    assert ranges["picture"] is None  # each has limits of its own
 
 
 def test_repeats_that_diverged_are_named_below_the_means(here: Klcli) -> None:

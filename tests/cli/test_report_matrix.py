@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,21 @@ def test_every_format_shows_the_view_that_was_asked_for(here: Klcli, matrix: Pat
     assert len(json.loads(here("report", *args, "--limit", "1", "--format", "json").stdout)["rows"]) == 1
     table = here("report", *args, "--limit", "1").stdout
     assert len(table.splitlines()) <= len(here("report", *args).stdout.splitlines())
+
+
+# The labels of the tables of each view in LaTeX, by which a text refers to them.
+LABELS = {
+    (): ["best"], ("--best", "2"): ["best"], ("--list",): ["list"], ("--run", "1", "4"): ["runs-1-4"],
+    ("--run", "4"): ["run-4"], ("--study", "1"): ["study-1"], ("--study", "last"): ["study-2"],
+    ("--group-by", "lambda"): ["groups"], ("--gradchecks",): ["gradients", "gradients-2"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("args", LABELS, ids=" ".join)
+def test_each_table_of_latex_has_a_label(here: Klcli, matrix: Path, args: tuple[str, ...]) -> None:
+    done = succeeded(here("report", *args, "--format", "latex"))
+    assert re.findall(r"^  \\label\{(.*)\}$", done.stdout, re.MULTILINE) == [f"tab:{name}" for name in LABELS[args]]
+    assert done.stdout.count(r"\begin{table}") == len(LABELS[args])
 
 
 # Options that a view cannot obey.

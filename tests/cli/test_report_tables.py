@@ -421,12 +421,44 @@ def test_the_runs_that_means_over_seeds_lack_because_they_diverged_are_named(
     assert "Not included" not in here("report", "--group-by", "bn").stdout + (trained / "page.html").read_text()
     change(trained, "UPDATE runs SET state = 'diverged' WHERE id = 2")
     assert "\nNot included: run 2 (diverged).\n" in here("report", "--group-by", "bn").stdout
-    assert "Not included: run 2 (diverged)." in json.loads(here("report", "--group-by", "bn", "--json").stdout)["notes"]
     assert "Not included" not in here("report", "--group-by", "bn", "--where", "id <> 2").stdout
     change(trained, "UPDATE runs SET lambda = 0, epochs = 1, seed = id, config = (SELECT json_set(config, '$.seed', id)"
            " FROM runs AS one WHERE one.id = 3) WHERE id = 1")  # fmt: skip
     here("report", "--html", "page.html")
     assert "Not included: run 2 (diverged)." in (trained / "page.html").read_text()
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_a_json_document_has_the_lines_below_its_table(here: Klcli, trained: Path) -> None:
+    """A program got accuracies that cannot be compared, and means without runs, and no word of it."""
+    small = ("--subset", "200", "--hidden", "5", "--epochs", "0", "--jobs", "1", "--quiet", "--repeats", "2")
+    tiny = ("--data", "synthetic", *small)
+    train, search, sweep = "train", "search-lambda --values 0.1 --final", "sigma-sweep --sigmas 1"
+    for command in (train, search, sweep):  # studies 1, 2 and 3, 4
+        succeeded(here(*command.split(), *tiny))
+    succeeded(here("gradcheck", "--hidden", "5", "--data", "synthetic"))
+    change(trained, "UPDATE runs SET config = json_set(config, '$.split.subset', 900) WHERE id = 1",
+           "UPDATE runs SET state = 'diverged' WHERE id = 2 OR study_id IS NOT NULL AND member = 1",
+           "UPDATE runs SET config = json_set(config, '$.colour', 'red') WHERE id = 3")  # fmt: skip
+    said = {
+        "--run 1-2": "These runs saw different images: their accuracies cannot be compared.",
+        "--group-by bn --where id<4": "left out: ",
+        "--best 9": "left out: ",
+        "--list --limit 1": "Only the newest 1 of ",
+        "--list --tagged x": "no run matches these filters",
+        "--study 1": "Not included: run 5 (diverged).",
+        "--study 2": "chosen lambda 0.1",
+        "--study 3": "Not included: run 9 (diverged).",
+        "--study 4": "Not included: run 11 (diverged).",
+        "--gradchecks": "centred differences with h 1e-05",
+    }
+    for view, words in said.items():
+        shown = here("report", *view.split()).stdout.splitlines()
+        notes = json.loads(here("report", *view.split(), "--json").stdout)["notes"]
+        assert [line for line in notes if line in shown] == notes and words in "".join(notes), view
+    for command, run in ((f"{train} --resume last", 5), (f"{search} --resume", 9), (f"{sweep} --resume", 11)):
+        document = json.loads(here(*command.split(), *tiny, "--json").stdout)
+        assert f"Not included: run {run} (diverged)." in document["notes"]
 
 
 @pytest.mark.parametrize("schedule", mostly_slow(["cyclical", "range"], 2))

@@ -188,12 +188,32 @@ def test_several_reports_in_one_page(here: Klcli, monkeypatch: pytest.MonkeyPatc
     assert len(list((tmp_path / "deep").glob("*.png"))) == 6
 
 
-@pytest.mark.parametrize(
-    ("official", "words"), [(True, ", the official files"), (False, ", not the official files"), (None, "")]
-)
-def test_the_page_says_whose_images_these_are(official: bool | None, words: str) -> None:
-    page = markdown_page("klcli reproduce all", Terms("cifar10", official, "0a1b2c3d" * 8, 3), [])
-    assert f"Images: cifar10 (sha256 0a1b2c3d{words})." in page
+# Of the official files, as `test_the_official_images_are_told_by_their_hash_in_both_layouts` finds it.
+OFFICIAL = "4d2b00a5ea5fa914ca904148ae475358281424b8971f61b1513f1547572b75a8"
+WHOSE = {  # images, their sha256, and what is said of them
+    ("cifar10", OFFICIAL): ", the official files",
+    ("cifar10", "0a1b2c3d" * 8): ", not the official files",
+    ("synthetic", "0a1b2c3d" * 8): "",
+}
+
+
+@pytest.mark.parametrize(("images", "sha256"), WHOSE)
+def test_the_page_says_whose_images_these_are(images: str, sha256: str) -> None:
+    page = markdown_page("klcli reproduce all", Terms(images, sha256, 3), [])
+    assert f"Images: {images} (sha256 {sha256[:8]}{WHOSE[images, sha256]})." in page
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_a_stored_reproduction_says_whose_images_these_are(here: Klcli, tmp_path: Path) -> None:
+    """It had forgotten what `klcli reproduce` had printed."""
+    succeeded(here(*FEW))
+    for (images, sha256), words in WHOSE.items():
+        change(tmp_path, f"UPDATE runs SET dataset = '{images}', dataset_sha256 = '{sha256}'")
+        stored = succeeded(here("report", "--study", "1")).stdout
+        assert f" on {images} (sha256 {sha256[:8]}{words})\n" in stored
+    change(tmp_path, f"UPDATE runs SET dataset = 'cifar10', dataset_sha256 = '{OFFICIAL}'")
+    succeeded(here("report", "--html", "page.html"))
+    assert "(sha256 4d2b00a5, the official files)" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_what_fails_is_shown_and_ends_with_its_exit_code(here: Klcli, monkeypatch: pytest.MonkeyPatch) -> None:

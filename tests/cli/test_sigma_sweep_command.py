@@ -80,6 +80,11 @@ def test_a_repeated_sweep_is_shown_again_with_its_intervals(here: Klcli) -> None
     assert title in shown
     assert succeeded(here("report", "--study", "1")).stdout == shown
     assert len(cells(here("report", "--study", "1", "--limit", "3"))) == 3
+    for form, begin in (("markdown", "\n**"), ("latex", r"\caption{")):
+        text = "\n" + succeeded(here("report", "--study", "1", "--format", form)).stdout
+        _, sweep, intervals = text.split(begin)
+        assert sweep.startswith("Sigma sweep") and intervals.startswith("Test accuracy over the repeats")
+        assert "Standard deviations (std" in intervals and "Standard deviations (std" not in sweep
     succeeded(here("report", "--html", "page.html"))
     assert title in Path("page.html").read_text()
     succeeded(here(*SWEEP, "--sigmas", "0.1"))
@@ -95,9 +100,14 @@ def test_the_json_document(here: Klcli, rows: Rows) -> None:
 
 def test_a_sweep_that_diverges_is_a_table_that_says_so(here: Klcli, rows: Rows) -> None:
     done = here(*SWEEP, "--sigmas", "0.1", "--eta-max", "1e30")
-    assert done.returncode == 0
+    assert done.returncode == 6
     assert {run["state"] for run in rows("runs")} == {"diverged"}
     assert all(set(values) == {"diverged"} for values in table(done).values())
+    line = "klcli: every network of the sweep diverged: try a smaller --eta-max than 1e+30"
+    assert done.stderr.splitlines()[-1] == line
+    again = here(*SWEEP, "--sigmas", "0.1", "--eta-max", "1e30", "--resume", "--json")
+    assert (again.returncode, len(json.loads(again.stdout)["runs"])) == (6, 2)
+    succeeded(here(*SWEEP, "--sigmas", "0.1", "1e30"))  # one of the two has a result
 
 
 @pytest.mark.parametrize(

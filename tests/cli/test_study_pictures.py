@@ -214,3 +214,31 @@ def test_the_curves_of_a_figure_are_the_stored_evaluations(studies: Path) -> Non
     assert [*zip(train.x, train.y, validation.y, strict=True)] == steps
     assert len(steps) > 1
     store.close()
+
+
+@pytest.mark.usefixtures("unrendered")
+@pytest.mark.parametrize(
+    ("kind", "command"), [("lambda", ("search-lambda", "--values", "0.1")), ("sigma", ("sigma-sweep", "--sigmas", "1"))]
+)
+def test_the_latest_study_is_one_with_a_result_as_runs_are_ranked(
+    here: Klcli, tmp_path: Path, kind: str, command: tuple[str, ...]
+) -> None:
+    """An interrupted one, and then one on synthetic images, hid the result on CIFAR-10."""
+    tiny = ("--data", "synthetic", "--subset", "200", "--hidden", "5", "--epochs", "0", "--jobs", "1", "--quiet")
+    for seed in ("0", "1", "2"):
+        succeeded(here(*command, *tiny, "--seed", seed))
+    whole = "UPDATE studies SET settings = json_set(settings, '$.plan[0].split.subset', NULL) WHERE id = "
+    orders = {  # statements that make a study worse than an earlier one, or that one better, and the study that is best
+        "UPDATE runs SET state = 'interrupted' WHERE study_id = 3": "2",
+        f"{whole}1": "1",  # a subset, before or after, is a quick trial
+        "UPDATE runs SET dataset = 'cifar10' WHERE study_id = 2": "2",  # whatever its size
+        "UPDATE runs SET state = 'diverged' WHERE study_id = 2": "1",
+        "UPDATE runs SET state = 'failed' WHERE study_id = 1": "1",  # of those without a result, one on all images
+        f"{whole}3": "3",
+    }
+    assert here("report", "--plot", kind).stdout.startswith(here("report", "--study", "3").stdout)
+    for statement, best in orders.items():
+        change(tmp_path, statement)
+        plain, drawn = here("report", "--study", best), here("report", "--plot", kind)
+        assert (drawn.returncode, f"study {best} is" in drawn.stderr) in ((0, False), (2, True))
+        assert drawn.returncode or drawn.stdout.startswith(plain.stdout)

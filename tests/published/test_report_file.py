@@ -210,6 +210,28 @@ def test_what_is_strange_says_why() -> None:
     assert "swapped" in str(lines("a3-2022", "001-S1")[0].note)
 
 
+# The h and lambdas of the published gradient checks, as far as they are known, and the kind of the differences.
+CHECKED: dict[str, tuple[float, tuple[float, ...], str | None]] = {
+    **{f"000-G{number}": (1e-6, (0,), "forward") for number in range(1, 6)},
+    "002-G1": (1e-7, (0,), None),
+    "004-Rg": (1e-6, (0.01,), "forward"),
+}
+
+
+def test_a_gradient_check_made_otherwise_than_published_says_how() -> None:
+    sizes = ("gradient_mean", "gradient_std")  # of the gradient itself, whatever it is compared with
+    every = [line for name in report_names() for line in report(name).lines if line.row in CHECKED and line.check]
+    assert {line.row for line in every} == {*CHECKED}
+    for line in (line for line in every if line.quantity not in sizes):
+        check, (h, lambdas, kind) = line.check, CHECKED[line.row]
+        assert check and (check.settings.h, check.settings.method) == (1e-5, "centred")
+        published, _, ours = str(line.note).partition("here ")
+        assert f"h = {h:.0e}".replace("e-0", "e-") in published and f" {kind or 'h'} " in published, line
+        assert "h = 1e-5" in ours and "centred" in ours
+        is_said = "and lambda = 0," in published and "with lambda 0 and 0.01" in ours
+        assert is_said == (check.lambdas != lambdas)
+
+
 def test_some_rows_alone() -> None:
     one = report("a3-2021").only(["F1", "000-G4"])
     assert one.rows == ("000-G4", "000-F1")

@@ -63,7 +63,7 @@ def test_the_caption_names_the_network(panels: str, name: str, words: str) -> No
             own[config] = run(1 + sum(map(len, settings.values())), config, **accuracies)
     of_runs = evidence(settings)
     drawn = pictures(
-        Reproduction(report, Terms("cifar10", True, "a" * 64, 2), compare(report, of_runs), of_runs, [1]),
+        Reproduction(report, Terms("cifar10", "a" * 64, 2), compare(report, of_runs), of_runs, [1]),
         lambda run: [epoch(0), epoch(100)],
     )
     [*_, chart] = [gather() for _, title, gather in drawn if name in title]
@@ -116,7 +116,7 @@ def test_the_picture_of_a_search_rings_the_lambda_of_its_table(
     of_runs = evidence({"": runs})
     compared = compare(report, of_runs)
     chosen = [one.ours.mean for one in compared if one.line.quantity == "lambda" and one.ours]
-    found = Reproduction(report, Terms("cifar10", True, "a" * 64, 1), compared, of_runs, [1])
+    found = Reproduction(report, Terms("cifar10", "a" * 64, 1), compared, of_runs, [1])
     [[[panel]]] = [gather().panels for *_, gather in pictures(found, lambda run: [], splits=splits)]
     [[place]] = [points(line) for line in panel.lines if line.label == f"chosen lambda {chosen[0]:.4g}"]
     assert (panel.ylabel, place, panel.band is not None) == (ylabel, ring, has_band)
@@ -132,7 +132,7 @@ def test_no_two_settings_of_a_figure_look_the_same(settings: int, splits: tuple[
     [(_, configs, *_)] = planned(report, 1)
     runs = {one: run(number, one, test_accuracy=0.5) for number, one in enumerate(configs)}
     of_runs = evidence({"": runs})
-    found = Reproduction(report, Terms("cifar10", True, "a" * 64, 1), compare(report, of_runs), of_runs, [1])
+    found = Reproduction(report, Terms("cifar10", "a" * 64, 1), compare(report, of_runs), of_runs, [1])
     measured = [epoch(step) for step in range(0, 500, 100)]
     if settings > 6 and len(splits) > 1:
         with pytest.raises(ConfigError, match="name one"):

@@ -62,7 +62,7 @@ def reproduced(name: str, head: str = "", variant: str = "", **terms: Any) -> Re
     [configs] = [study.configs for study in planned(document, 3)]
     numbers = [{"test_accuracy": 0.497 + i * 0.003, "test_loss": 0.99 + i * 0.01} for i in range(3)]
     runs = {one: run(i, one, train_accuracy=0.6, **numbers[i % 3]) for i, one in enumerate(configs)}
-    conditions = Terms("cifar10", True, "a" * 64, 3, **terms)
+    conditions = Terms("cifar10", "a" * 64, 3, **terms)
     of_runs = evidence({"": runs})
     return Reproduction(document, conditions, compare(document, of_runs, conditions.incomparable), of_runs, [1])
 
@@ -111,7 +111,7 @@ def test_the_first_search_of_a_chain_begins_with_fresh_weights() -> None:
     [study] = planned(document, 1)
     runs = {one: run(i, one, test_accuracy=0.5) for i, one in enumerate(study.configs)}
     of_runs = evidence({study.method: runs})
-    conditions = Terms("cifar10", True, "a" * 64, 1)
+    conditions = Terms("cifar10", "a" * 64, 1)
     found = Reproduction(document, conditions, compare(document, of_runs, None), of_runs, [1])
     captions = [chart().caption for _, _, chart in pictures(found, lambda run: ())]
     assert [caption.rpartition("; ")[2] for caption in captions] == [
@@ -138,7 +138,7 @@ def test_a_chain_without_an_accuracy_of_the_split_has_no_picture(
     measured = dict.fromkeys((quantity, "train_accuracy", "test_accuracy"), 0.5)
     runs = {one: run(i, one, **measured) for i, one in enumerate(study.configs)}
     of_runs = evidence({study.method: runs})
-    found = Reproduction(document, Terms("cifar10", True, "a" * 64, 1), compare(document, of_runs, None), of_runs, [1])
+    found = Reproduction(document, Terms("cifar10", "a" * 64, 1), compare(document, of_runs, None), of_runs, [1])
     drawn = [(words, gather().panels[0][0].lines) for _, words, gather in pictures(found, lambda run: (), None, splits)]
     assert [words.partition(": ")[2] for words, _ in drawn] == chains
     assert all(lines for _, lines in drawn)

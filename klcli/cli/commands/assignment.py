@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+from klcli.cli.commands.train import raise_for_lost
 from klcli.cli.invocation import Invocation, invoked, typed_command
 from klcli.cli.options import argument, takes
 from klcli.errors import GradientCheckFailed
@@ -11,6 +12,7 @@ from klcli.files import require_file_name
 from klcli.report.tables.table import duration
 from klcli.report.words import counted
 from klcli.settings.editions import ASSIGNMENT, AssignmentSettings
+from klcli.settings.run_command import in_database
 from klcli.settings.setting import flag
 
 
@@ -77,5 +79,10 @@ def assignment(
         invocation.places(**{kind: folder / name for kind, name in named.items()})
         content |= {"folder": folder, "files": files}
     invocation.document("assignment", content)
-    if not dry_run and (wrong := [check for check in found.checks if not check.passed]):
+    if dry_run:
+        return
+    if wrong := [check for check in found.checks if not check.passed]:
         raise GradientCheckFailed(f"{len(wrong)} of {len(found.checks)} networks have a wrong gradient")
+    trained = {"every network of the curves": [run for runs in found.curves for run in runs]}
+    trained |= {"the final training": [*found.final], "every network of the sweep": [*found.sweep]}
+    raise_for_lost(trained, f"`{in_database('klcli report --list', invocation.db)}` shows the runs")

@@ -104,7 +104,7 @@ def show(
     from klcli.report.views import gradients_view
 
     found = gradients_view(store, checks, limit, measures)
-    content: dict[str, Any] = {"checks": [*map(check_document, limited(checks, limit))]}
+    content: dict[str, Any] = {"checks": [*map(check_document, limited(checks, limit))], "notes": [*found.notes]}
     invocation.result(*found.tables, *found.notes)
     if checks:
         path = store.folder("plots") / f"gradcheck-{checks[0].suite:06d}.png"

@@ -105,12 +105,13 @@ def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
     elif selection.format == "table":
         invocation.result(*(shown.tables or [table]), *shown.notes)
     else:
-        from klcli.report.tables.formats import FORMATS
+        from klcli.report.tables.formats import formatted
 
+        tables = [table] if selection.is_csv or selection.format == "json" else shown.tables or [table]
         if selection.format == "csv-semicolon" and isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8")  # as the byte order mark promises
         with invocation.step("writing the table"):
-            text = FORMATS[selection.format](table, shown.notes)
+            text = formatted(selection.format, tables, shown.notes, shown.name)
         print(text)
         invocation.say(*(shown.notes if selection.is_csv else ()))
     invocation.say(*(f"{command}{invocation.database_words}" for command in shown.hints))
@@ -126,6 +127,7 @@ def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
     except Exception as error:  # a broken matplotlib can raise anything
         raise StoreError(f"{path}: cannot be drawn ({reason(error)})") from error
     finally:
-        invocation.document("report", shown.document | ({"pictures": written} if selection.plot else {}))
+        document = shown.document | {"notes": [*shown.notes]}
+        invocation.document("report", document | ({"pictures": written} if selection.plot else {}))
     if selection.is_about_gradients:
         raise_for_failed(store.gradient_checks.suite())

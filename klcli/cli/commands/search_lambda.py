@@ -3,9 +3,9 @@
 from dataclasses import asdict, replace
 from typing import Any
 
+from klcli.cli.commands.train import raise_for_lost
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
-from klcli.errors import Diverged
 from klcli.report.words import repeats_note, subset_words, without_note
 from klcli.settings.procedures import SearchSettings
 from klcli.settings.run_command import OF_SEARCH, run_command
@@ -36,8 +36,8 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
 
     choice, picture, curves = found.choice, None, None
     notes = [choice_sentence(choice) if choice else "", stages_note(found)]
-    notes += dict.fromkeys(repeats_note(runs) for _, runs in found.stages)
-    invocation.result(search_table(found), *filter(None, notes))
+    notes = [*filter(None, [*notes, *dict.fromkeys(repeats_note(runs) for _, runs in found.stages)])]
+    invocation.result(search_table(found), *notes)
     pairs = zip(found.studies, found.stages, strict=True)
     stages = [{"study": study, "stage": stage, "runs": [*map(run_document, own)]} for study, (stage, own) in pairs]
     document: dict[str, Any] = {"studies": stages, "choice": asdict(choice) if choice else None}
@@ -46,7 +46,9 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
         what = f"Final: lambda {choice.chosen.lam:.6g}, {runs[0].cycles:g} cycles{subset_words(runs)} (study {study})"
         complete = [run for run in runs if run.state == "complete"]
         shown = splits_table(what, runs[0]) if len(runs) == 1 else repeats_table(what, complete)
-        invocation.result(shown, *filter(None, [without_note(runs)]))
+        left = [*filter(None, [without_note(runs)])]
+        invocation.result(shown, *left)
+        notes += left
         epochs = {run.id: lab.epochs(run) for run in runs}
         curves = invocation.picture(f"study-{study:06d}-training.png", lambda: training_curves(runs, epochs))
         document["final"] = {"study": study, "runs": [*map(run_document, runs)], "picture": curves}
@@ -60,10 +62,6 @@ def search_lambda(config: TrainConfig, search: SearchSettings, *, invocation: In
         final = run_command(chosen, data=data, threads=invocation.threads, db=None)
         then += [final.removeprefix("klcli ")]
     invocation.places(*then, picture=picture, curves=curves)
-    invocation.document("search-lambda", document)
-    if choice is None:
-        smallest = replace(config, lam=min(one.lam for one in found.tried))
-        raise Diverged(f"every lambda diverged: {smallest.cure_of_divergence}")
-    if found.final and all(run.state == "diverged" for run in found.final):
-        cure = found.final[0].config.cure_of_divergence
-        raise Diverged(f"the final training (study {found.final[0].study_id}) diverged: {cure}")
+    invocation.document("search-lambda", document | {"notes": notes})
+    parts = {"every lambda": [run for _, own in found.stages for run in own]}
+    raise_for_lost(parts | {f"the final training (study {run.study_id})": found.final for run in found.final[:1]})

@@ -1,5 +1,6 @@
 """`klcli sigma-sweep`: the effect of the scale of the initial weights, with and without BN."""
 
+from klcli.cli.commands.train import raise_for_lost
 from klcli.cli.invocation import Invocation, invoked
 from klcli.cli.options import takes
 from klcli.settings.procedures import SIGMAS
@@ -32,4 +33,6 @@ def sigma_sweep(
     epochs, shown = {run.id: lab.epochs(run) for run in runs}, f"report --study {study.id} --plot"
     picture = invocation.picture(f"study-{study.id:06d}-sigma.png", lambda: sigma_curves(runs, epochs))
     invocation.places(f"{shown} sigma --to sigma.pdf", f"{shown} curves", picture=picture)
-    invocation.document("sigma-sweep", {"study": study.id, "runs": found.document["runs"], "picture": picture})
+    document = {"study": study.id, "runs": found.document["runs"], "notes": [*found.notes], "picture": picture}
+    invocation.document("sigma-sweep", document)
+    raise_for_lost({"every network of the sweep": runs})

@@ -1,6 +1,6 @@
 """`klcli train`: one network, from the options to the picture."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -87,23 +87,27 @@ def _show_presets(invocation: Invocation) -> None:
 def _show_repeats(invocation: Invocation, study: int) -> None:
     """Show the mean over seeds with its error bar. Raises Diverged where a run did."""
     from klcli.report.documents import run_document
+    from klcli.report.plots.curves import training_curves
     from klcli.report.tables.studies import range_notes, repeats_table
 
-    runs = invocation.lab.runs_of(study)
+    runs, picture = invocation.lab.runs_of(study), None
     complete = [run for run in runs if run.state == "complete"]
     first, words = runs[0], settings_words(runs[0], runs)
     seeds = ", ".join(filter(None, (words["seed"], words["order"])))
     what = f"{network_name(first.config)} on {first.dataset}{subset_words(runs)}, {seeds}"
     title = f"Study {study}, {runs_words(run.id for run in runs)}: {what}"
     suggestions = range_notes(runs, invocation.lab.epochs)
-    notes = [*filter(None, (without_note(runs), repeats_note(runs))), *suggestions]
-    invocation.result(*[repeats_table(title, complete), *notes] if complete else [title, *suggestions])
+    notes = [*filter(None, (without_note(runs), repeats_note(runs))), *suggestions] if complete else suggestions
+    invocation.result(repeats_table(title, complete) if complete else title, *notes)
+    if complete and not suggestions:  # each range test has limits of its own: a picture of their mean could show none
+        epochs = {run.id: invocation.lab.epochs(run) for run in runs}
+        picture = invocation.picture(f"study-{study:06d}-training.png", lambda: training_curves(runs, epochs))
     then = [f"report --study {study} --plot curves"] if complete else []
     if complete and invocation.vary != "split" and not suggestions:
         then.append(_ranking(invocation, complete[0], f"report --group-by {_columns(invocation, complete[0])}"))
-    invocation.places(*then)
-    document = {"study": study, "runs": [run_document(run) for run in runs]}
-    invocation.document("train", document | ({"notes": suggestions} if suggestions else {}))
+    invocation.places(*then, picture=picture)
+    document = {"study": study, "runs": [*map(run_document, runs)], "notes": notes, "picture": picture}
+    invocation.document("train", document)
     if len(complete) < len(runs) and not suggestions:
         raise Diverged(f"{len(runs) - len(complete)} of {len(runs)} runs diverged, {first.config.cure_of_divergence}")
 
@@ -144,8 +148,17 @@ def show_run(invocation: Invocation, run: Run, command: str = "train", more: Map
     is_ranked = run.state == "complete" and not is_range_test
     then = [f"evaluate {run.id} --flips", _ranking(invocation, run, "report --best 10")] if is_ranked else []
     invocation.places(*then, checkpoint=checkpoint, picture=picture)
-    document = {"run": run_document(run), "epochs": [*map(record_document, epochs)], "picture": picture}
-    invocation.document(command, document | ({"notes": notes} if notes else {}) | dict(more or {}))
+    document = {"run": run_document(run), "epochs": [*map(record_document, epochs)], "notes": notes}
+    invocation.document(command, document | {"picture": picture} | dict(more or {}))
     if run.state == "diverged" and not is_range_test:  # a range test continues until the cost diverges
         kept = f"{length} {'is' if run.epochs_done == 1 else 'are'}"
         raise Diverged(f"run {run.id} diverged: {run.error}; {kept} kept, {run.config.cure_of_divergence}")
+
+
+def raise_for_lost(parts: Mapping[str, Sequence[Run]], cure: str = "") -> None:
+    """Raise Diverged, which names the parts of which no run is complete, with a cure; call it when all is shown."""
+    lost = {what: runs for what, runs in parts.items() if runs and all(run.state != "complete" for run in runs)}
+    if lost:
+        configs = [run.config for runs in lost.values() for run in runs]
+        smallest = min(configs, key=lambda config: (config.lam, config.sigma or 0.0))
+        raise Diverged(f"{' and '.join(lost)} diverged: {cure or smallest.cure_of_divergence}")

@@ -63,7 +63,7 @@ def load(key: str, name: str, class_names: tuple[str, ...], source: str) -> Data
     is_whole = len(labels) == n and rest == n * PIXELS and content_sha256(labels, images) == sha256
     if not is_whole or labels.max() >= CLASSES:  # compiled code finds the score of a label without checking it
         return None
-    official = None if name != layouts.CIFAR10 else sha256 == layouts.OFFICIAL_SHA256
+    official = layouts.is_official(name, sha256)
     return Dataset(name, images, labels, class_names, sha256, source, note["layout"], official, path)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from klcli.data.cifar10 import layouts
 from klcli.data.cifar10.archives import LARGEST_FILE, archived_files, is_archive
 from klcli.data.cifar10.batches import parse_batch
-from klcli.data.cifar10.layouts import CIFAR10, CLASS_NAMES, LAYOUT_OF, LAYOUTS, OFFICIAL_SHA256, Layout
+from klcli.data.cifar10.layouts import CIFAR10, CLASS_NAMES, LAYOUT_OF, LAYOUTS, Layout, is_official
 from klcli.data.cifar10.recognised import cure_for_file, cure_for_names
 from klcli.data.dataset import PIXELS, Dataset, content_sha256
 from klcli.errors import DataError
@@ -94,7 +94,7 @@ def read(source: Source, advance: Callable[[int], None] = lambda done: None) -> 
         raise unreadable(source.path, error) from None
     sha256 = content_sha256(labels, images)
     place = path_text(source.path)
-    return Dataset(CIFAR10, images, labels, CLASS_NAMES, sha256, place, layout, sha256 == OFFICIAL_SHA256)
+    return Dataset(CIFAR10, images, labels, CLASS_NAMES, sha256, place, layout, is_official(CIFAR10, sha256))
 
 
 def unreadable(path: Path, error: OSError) -> DataError:

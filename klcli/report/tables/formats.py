@@ -84,6 +84,16 @@ FORMATS: dict[str, Callable[[Table, Sequence[str]], str]] = {
 }  # fmt: skip
 
 
+def formatted(form: str, tables: Sequence[Table], notes: Sequence[str], name: str) -> str:
+    """Return tables in a format, the notes below the last one; `name` is that of the first in LaTeX: `tab:study-3`."""
+    texts = []
+    for number, table in enumerate(tables, start=1):
+        render = partial(to_latex, label=f"tab:{name}" + f"-{number}" * (number > 1))
+        own = notes if number == len(tables) else ()
+        texts.append((render if form == "latex" else FORMATS[form])(table, own))
+    return "\n\n".join(texts)
+
+
 def exact_rows(table: Table) -> Iterator[dict[str, Any]]:
     """Yield the values of all columns of each row, unrounded, as stored in the database."""
     keys = [column.key for column in table.columns]

@@ -131,7 +131,8 @@ def reproduction_document(found: Reproduction, notes: Sequence[str], paths: Sequ
     own = {key: getattr(found.report, key) for key in ("name", "number", "course", "date", "conditions")}
     return {
         "report": own | {"rows": list(found.report.rows)},
-        "terms": asdict(found.terms), "marks": found.terms.marks, "counts": counts(found.comparisons),
+        "terms": asdict(found.terms) | {"official": found.terms.official},
+        "marks": found.terms.marks, "counts": counts(found.comparisons),
         "lines": [_line_document(one, found) for one in found.comparisons],
         "notes": list(notes), "studies": list(found.studies), "pictures": list(paths),
     }  # fmt: skip
