@@ -184,7 +184,7 @@ def test_a_checkpoint_needs_no_database_and_no_images(
         ("network.npz", "this is not a checkpoint"),
         ("half.npz", "this checkpoint is damaged (File is not a zip file)"),
         (".", "this is a folder, not a checkpoint"),
-        ("one.png/a.npz", "this checkpoint cannot be read (Not a directory)"),
+        ("one.png/a.npz", "this checkpoint cannot be read (Not a directory), make it readable or remove it"),
     ]:
         done = here("predict", "one.png", "--checkpoint", name)
         refused(done, 4, f"{name}: {why}: name one that klcli has trained")
