@@ -25,7 +25,9 @@ from klcli.compiled import Engine
 from klcli.data.dataset import Dataset
 
 # Compiled once for all processes of all tests, wherever the cache of a test is.
-os.environ.setdefault("NUMBA_CACHE_DIR", str(compiled.code_folder()))
+os.environ.setdefault("NUMBA_CACHE_DIR", str(compiled.code_folder().parent))
+if compiled.is_new():
+    compiled.why_not()  # takes 8 s, and commands would say so
 
 os.environ |= dict.fromkeys(("no_proxy", "NO_PROXY"), "*")  # the servers of the tests are on this machine
 

@@ -23,7 +23,7 @@ from klcli.data.cifar10.prepared import cache_folder
 from klcli.engine.losses import cross_entropy
 from klcli.engine.network import Network
 from klcli.engine.optimizers import SGD, Adam, Arrays, Rate, WeightAverage
-from klcli.files import IN_USE, exists, hold
+from klcli.files import exists
 from klcli.text import one_line
 
 
@@ -51,8 +51,7 @@ def why_not() -> str:
 
             check()
         with suppress(OSError):
-            if not writable(os.environ.get("NUMBA_CACHE_DIR", "")):
-                (held_folder() / COMPLETE).touch()
+            (code_folder() / COMPLETE).touch()
     except Exception as error:  # numba, LLVM, the cache and BLAS raise many types; NumPy replaces them all
         missing = isinstance(error, ModuleNotFoundError) and f"{error.name} is not installed"  # or its llvmlite
         return missing or f"{type(error).__name__}: {one_line(error)[:200]}"
@@ -87,9 +86,8 @@ def writable(folder: str) -> str:
 
 
 def is_new() -> bool:
-    """Whether the code will be compiled; False if the user names a cache, whose contents are not examined."""
-    is_compiled = writable(os.environ.get("NUMBA_CACHE_DIR", "")) or exists(code_folder() / COMPLETE)
-    return not (is_compiled or _is_disabled() or find_spec("numba") is None)
+    """Whether the code will be compiled."""
+    return not (exists(code_folder() / COMPLETE) or _is_disabled() or find_spec("numba") is None)
 
 
 def _is_disabled() -> bool:
@@ -98,31 +96,20 @@ def _is_disabled() -> bool:
 
 @lru_cache
 def code_name() -> str:
-    """Return the name of this machine code, a hash of NumPy's version and the sources in this folder.
+    """Return the name of this machine code, a hash of NumPy's version and BLAS and of the sources in this folder.
 
-    numba compiles a function again after a change of its own file, but not after a change of a file that it uses.
+    numba compiles a function again after a change of its own file, but not after a change of a file that it uses, or of
+    the size of the integers that BLAS takes.
     """
+    build: Any = np.show_config(mode="dicts")
     sources = [file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))]
-    return hashlib.sha256(b"".join([np.__version__.encode(), *sources])).hexdigest()[:16]
+    numpy = f"{np.__version__} {build['Build Dependencies']['blas']}".encode()
+    return hashlib.sha256(b"".join([numpy, *sources])).hexdigest()[:16]
 
 
 def code_folder() -> Path:
-    """Return the cache folder of the machine code."""
-    return cache_folder() / "compiled" / code_name()
-
-
-@lru_cache
-def held_folder() -> Path:
-    """Return the `code_folder`, made if possible, which this process holds from now on."""
-    folder = code_folder()
-    for _ in range(5):  # `klcli data cache --clear` can remove the folder while this process waits for the lock
-        with suppress(OSError):  # a cache that cannot be written is not removed either
-            folder.mkdir(parents=True, exist_ok=True)
-            hold(file := os.open(folder / IN_USE, os.O_RDWR | os.O_CREAT))
-            if (folder / IN_USE).exists() and os.path.samestat(os.fstat(file), (folder / IN_USE).stat()):
-                break
-            os.close(file)  # that of a folder which is gone
-    return folder
+    """Return the folder of the machine code: in `NUMBA_CACHE_DIR` if this user can write there, else in the cache."""
+    return Path(writable(os.environ.get("NUMBA_CACHE_DIR", "")) or cache_folder() / "compiled", code_name())
 
 
 def name() -> str:

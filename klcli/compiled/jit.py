@@ -7,7 +7,6 @@ import platform
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numba
@@ -19,31 +18,26 @@ from numba.core.ccallback import CFunc
 from numba.core.cgutils import alloca_once_value, get_or_insert_function, unpack_tuple
 from numba.extending import intrinsic
 
-from klcli.compiled import code_name, held_folder, writable
+from klcli.compiled import code_folder
 from klcli.compiled.blas import address_of_gemm
 
 # No fastmath: every operation is rounded as it is written. With it, the bits would depend on the vector width of the
 # processor, and on the process: LLVM optimises a function differently when it is compiled and when it is loaded.
 _OPTIONS: dict[str, Any] = {"nopython": True, "error_model": "numpy"}
 
-
+FOLDER = code_folder()
 _Named: Any = CompileResultCacheImpl._locator_classes[0]  # of CACHE_DIR; its name depends on the version of numba
 
 
 class _Folder(_Named):
-    """The user's own cache of numba, or that of klcli, even if it cannot be written: others are beside the sources."""
+    """The folder of klcli's machine code, even if it cannot be written: numba's own is then beside the sources."""
 
     @classmethod
     def from_function(cls, py_func: Any, py_file: str) -> "_Folder":
         return cls(py_func, py_file)
 
     def get_cache_path(self) -> str:
-        folder = writable(numba.config.CACHE_DIR) or held_folder()
-        return str(Path(folder, self.get_suitable_cache_subpath(self._py_file)))
-
-    def get_disambiguator(self) -> str:
-        # Files of other sources, or of a BLAS with integers of another size, can be in a cache of the user's own.
-        return f"{super().get_disambiguator()}-{code_name()}-{BITS}"
+        return str(FOLDER / self.get_suitable_cache_subpath(self._py_file))
 
 
 class _Cache(FunctionCache):
@@ -89,7 +83,8 @@ YIELD = ctypes.cast(_process[_name], ctypes.c_void_p).value or 0  # yields the c
 # gemm(order, transpose A, transpose B, rows, columns, depth, alpha, A, lda, B, ldb, beta, C, ldc): CBLAS
 (SGEMM, BITS), (DGEMM, _) = map(address_of_gemm, "sd")  # their addresses, and the bits of their integers
 _size = np.int64 if BITS == 64 else np.int32
-IS_X86, FLUSH = platform.machine().lower() in ("x86_64", "amd64"), 0x8040  # results and operands, in MXCSR
+IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
+FLUSHING = np.int32(0x1F80 | 0x8040)  # rounding to nearest, no exceptions; flush results and operands
 
 
 @compiled
@@ -164,45 +159,25 @@ def prefetch(typing: Any, address: Any) -> Any:
     return types.void(types.intp), build
 
 
-def _mxcsr(builder: Any, name: str, place: Any) -> None:
-    """Store the control register of SSE at an address ("st"), or load it from there ("ld")."""
-    byte = ir.IntType(8).as_pointer()
-    kind = ir.FunctionType(ir.VoidType(), [byte])
-    function = get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{name}mxcsr")
-    builder.call(function, [builder.bitcast(place, byte)])
-
-
 @intrinsic
-def flushing(typing: Any) -> Any:
-    """Take numbers below the normal range, 1.2e-38 in float32, for 0 in this thread; return the mode before.
+def set_mode(typing: Any, mode: Any) -> Any:
+    """Set the control register of SSE in this thread, and return the one before.
 
-    The moments of a unit that is never active fall below it, and an Intel processor takes a hundred times as long for
-    such a number. Other processors than x86 are left as they are.
+    FLUSHING is the usual mode, but takes numbers below the normal range, 1.2e-38 in float32, for 0: the moments of a
+    unit that is never active fall below it, and an Intel processor takes a hundred times as long for such a number.
+    Other processors than x86 are left as they are.
     """
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = alloca_once_value(builder, ir.IntType(32)(0))
-        if IS_X86:
-            _mxcsr(builder, "st", place)
-            before = builder.load(place)
-            builder.store(builder.or_(before, ir.IntType(32)(FLUSH)), place)
-            _mxcsr(builder, "ld", place)
-            builder.store(before, place)
-        return builder.load(place)
+        new, before = (alloca_once_value(builder, arguments[0]) for _ in range(2))
+        byte = ir.IntType(8).as_pointer()
+        for name, place in {"st": before, "ld": new}.items() if IS_X86 else ():
+            kind = ir.FunctionType(ir.VoidType(), [byte])
+            function = get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{name}mxcsr")
+            builder.call(function, [builder.bitcast(place, byte)])
+        return builder.load(before)
 
-    return types.int32(), build
-
-
-@intrinsic
-def restore(typing: Any, mode: Any) -> Any:
-    """Compute again as before `flushing`, which returned the mode."""
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if IS_X86:
-            _mxcsr(builder, "ld", alloca_once_value(builder, arguments[0]))
-        return context.get_dummy_value()
-
-    return types.void(types.int32), build
+    return types.int32(types.int32), build
 
 
 @intrinsic

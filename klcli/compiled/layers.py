@@ -46,11 +46,6 @@ def evaluate(team: "Team", layer: Layer, X: np.ndarray) -> np.ndarray:
     return X if isinstance(layer, layers.Dropout) else compute(team, layer, X)[0]
 
 
-def _affine(team: "Team", X: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
-    parts = team.forward(X, W)
-    return team.run(kernels.ADD_BIAS, b, parts, np.empty_like(parts[0]))
-
-
 def _linear(team: "Team", layer: layers.Linear, X: np.ndarray, track: bool) -> Computed:
     W, b = layer.W, layer.b
 
@@ -58,11 +53,13 @@ def _linear(team: "Team", layer: layers.Linear, X: np.ndarray, track: bool) -> C
         dX = None if layer.is_first else team.backward(G, W)
         return dX, {"W": Factors(X, G), "b": team.run(kernels.SUM, G, np.empty_like(b))}
 
-    return _affine(team, X, W, b), backward
+    parts = team.forward(X, W)
+    return team.run(kernels.ADD_BIAS, b, parts, np.empty_like(parts[0])), backward
 
 
 def _whitening(team: "Team", layer: layers.Whitening, X: np.ndarray, track: bool) -> Computed:
-    return _affine(team, X, layer.V, np.zeros(layer.V.shape[1], X.dtype)), lambda G: (G @ layer.V.T, {})
+    no_bias = np.zeros(layer.V.shape[1], X.dtype)
+    return _linear(team, layers.Linear(layer.V, no_bias), X, track)[0], lambda G: (None, {})
 
 
 def _batch_norm(team: "Team", layer: layers.BatchNorm, X: np.ndarray, track: bool) -> Computed:

@@ -21,7 +21,7 @@ import numpy as np
 from numba import carray
 
 from klcli.compiled import kernels
-from klcli.compiled.jit import c_function, call, compiled, count, flushing, pointer, product, read, restore, write
+from klcli.compiled.jit import FLUSHING, c_function, call, compiled, count, pointer, product, read, set_mode, write
 from klcli.compiled.kernels import AVERAGE, BACKWARD, DESCENT, FORWARD, KEEP, RATE
 
 WORTH_HALVING = 3_000_000  # multiplications, about 60 us: smaller operations are not divided
@@ -142,7 +142,7 @@ def functions(dtype):  # noqa: PLR0915
 @compiled
 def execute(box, rows):
     """Execute the operations in `rows (., COLUMNS)` one after the other."""
-    mode = flushing()
+    mode = set_mode(FLUSHING)
     for i in range(len(rows)):
         address = rows[i].ctypes.data
         if rows[i, KIND] > AVERAGE:
@@ -154,7 +154,7 @@ def execute(box, rows):
         call(box[OPERATION + FUNCTION], (address, box[ROOM], 0))
         if is_divided:
             finish(box, OPERATION)
-    restore(mode)
+    set_mode(mode)
 
 
 @compiled
@@ -194,7 +194,7 @@ def serve(box):
 
     Returns at once, and True, if the other thread has offered more than MISSED jobs between two polls.
     """
-    flushing()
+    set_mode(FLUSHING)
     looks, offers = 0, read(box, OFFERS)
     while looks < PATIENCE and read(box, STOP) == 0:
         looks += 1

@@ -57,8 +57,8 @@ class Whitening(SameInEvaluation):
     V: np.ndarray  # (d_in, k)
 
     def forward(self, X: np.ndarray, *, track: bool = False) -> tuple[np.ndarray, Backward]:
-        """`X (n, d_in)` to `(n, k)`; backward `dX = G V^T`."""
-        return X @ self.V, lambda G: (G @ self.V.T, {})
+        """`X (n, d_in)` to `(n, k)`; X is data and V is fixed, so the backward pass ends here at the latest."""
+        return X @ self.V, lambda G: (None, {})
 
 
 @dataclass

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from klcli.compiled import IN_USE, code_folder
+from klcli.compiled import code_name
 from klcli.data.cifar10 import layouts, prepared
 from klcli.data.cifar10.reading import locate
 from klcli.data.dataset import BUILT_IN
@@ -84,11 +84,10 @@ def _is_current(note: dict[str, str]) -> bool:
 
 
 def _code() -> Iterator[Kept]:
-    current = code_folder()
-    for path in sorted(current.parent.glob("*")):
+    for path in sorted((prepared.cache_folder() / "compiled").glob("*")):
         if re.fullmatch("[0-9a-f]{16}", path.name) and path.is_dir() and not path.is_symlink():
-            state = CURRENT if path == current else "of another version"
-            yield Kept(CODE, path, _size(path), "klcli, NumPy", state, path / IN_USE)
+            state = CURRENT if path.name == code_name() else "of another version"
+            yield Kept(CODE, path, _size(path), "klcli, NumPy", state)
 
 
 def _verdicts() -> Iterator[Kept]:

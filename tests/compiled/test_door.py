@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from klcli import compiled
-from klcli.compiled import blas, jit
+from klcli.compiled import blas
 from klcli.compiled.team import Team
 
 TRAIN = ("train", "--data", "synthetic", "--subset", "1000", "--bn", "--hidden", "20", "--epochs", "1")
@@ -182,20 +182,21 @@ def test_a_blas_without_a_known_name_is_said(monkeypatch: pytest.MonkeyPatch) ->
         blas.address_of_gemm("s")
 
 
-def test_code_for_either_size_of_the_integers_of_blas_has_files_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user may install another NumPy beside a cache that stays: integers of another size would be read wrongly."""
-    names = set()
-    for bits in (32, 64):
-        monkeypatch.setattr(jit, "BITS", bits)
-        names.add(jit._Cache(jit.product.py_func)._impl.filename_base)
-    assert len(names) == 2
-
-
-def test_code_of_other_sources_has_files_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder of the user's, `NUMBA_CACHE_DIR`, that of the klcli before an update would be used."""
-    here = jit._Cache(jit.product.py_func)._impl.filename_base
-    monkeypatch.setattr(jit, "code_name", lambda: "that of another version")
-    assert jit._Cache(jit.product.py_func)._impl.filename_base != here
+def test_code_of_other_sources_or_another_blas_is_in_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user may install another klcli or NumPy beside a cache that stays, with integers of another size."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    names = [compiled.code_name.__wrapped__()]
+    assert compiled.code_folder() == tmp_path / names[0]
+    assert compiled.is_new()
+    with monkeypatch.context() as patch:
+        other = {"Build Dependencies": {"blas": {"name": "another"}}}
+        patch.setattr(np, "show_config", lambda mode: other)
+        names.append(compiled.code_name.__wrapped__())
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "__init__.py"))
+    names.append(compiled.code_name.__wrapped__())
+    assert len({*names}) == 3
 
 
 def test_the_door_gives_numpys_own_where_there_is_no_team() -> None:

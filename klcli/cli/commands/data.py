@@ -113,7 +113,7 @@ def fetch(
 def cache(clear: bool = flag(CACHE, "Remove what klcli can make again."), *, invocation: Invocation) -> None:
     """Show what klcli has cached: prepared images, compiled code, downloads; or clear it.
 
-    Downloads stay, and what a running klcli uses.
+    Downloads stay, and images that a running klcli uses.
 
     - `klcli data cache --clear`
     """
