@@ -111,6 +111,7 @@ def functions(dtype):  # noqa: PLR0915
         kind = row[KIND]
         a, b, c = _array(row, 0, like), _array(row, 1, like), _array(row, 2, like)
         d, e, f = _array(row, 3, like), _array(row, 4, like), _array(row, 5, like)
+        g, h, i = _array(row, 6, like), _array(row, 7, like), _array(row, 8, like)
         for r in range(len(a)):  # the first array has an axis of replicas
             if kind == kernels.ADD_BIAS:
                 kernels.add_bias(a[r, 0], b[r], b[len(b) - len(a) + r], len(b) > len(a), c[r])
@@ -119,11 +120,9 @@ def functions(dtype):  # noqa: PLR0915
             elif kind == kernels.NORMALISE:
                 kernels.normalise(a[r], b[r, 0], c[r, 0], d[r, 0], e[r, 0], f[r])
             elif kind == kernels.BATCH_NORM:
-                g, h, i = _array(row, 6, like), _array(row, 7, like), _array(row, 8, like)
                 kernels.batch_norm(a[r], b[r, 0], c[r, 0], d[0, 0], e[r, 0], f[r, 0], g[r], h[r, 0], i[r])
             elif kind == kernels.BATCH_NORM_BACKWARD:
-                dX = _array(row, 6, like)[r]
-                kernels.batch_norm_backward(a[r], b[r], c[r, 0], d[r, 0], e[r, 0], f[r, 0], dX)
+                kernels.batch_norm_backward(a[r], b[r], c[r, 0], d[r, 0], e[r, 0], f[r, 0], g[r])
             elif kind == kernels.RELU:
                 kernels.relu(a[r].ravel(), b[r].ravel(), c[r].ravel())
             elif kind == kernels.SILU:
