@@ -13,6 +13,7 @@ from klcli.settings.split_config import FILES, SplitConfig
 PIXELS = 3072  # 3 channels of 32 x 32, channel-major
 CLASSES = 10
 SYNTHETIC, BUILT_IN = "synthetic", "built in"  # name of the built-in set; its source and layout
+ORDER = 1  # spawn key of the generator that draws the order
 
 STANDARDISE_ROWS = 50  # 600 kB of float32: the three passes over a block stay in the second-level cache
 Index = np.ndarray | slice
@@ -162,5 +163,9 @@ def _mean_and_inverse_std(sums: np.ndarray, n: int) -> tuple[np.ndarray, np.ndar
 
 def epoch_order(n: int, order_seed: int, epoch: int) -> np.ndarray:
     """Return the (n,) permutation in which `epoch` visits a split of n images: a pure function of its arguments."""
-    seed = np.random.SeedSequence(order_seed, spawn_key=(1, epoch))
-    return np.random.Generator(np.random.PCG64(seed)).permutation(n)
+    return generator(order_seed, ORDER, epoch).permutation(n)
+
+
+def generator(seed: int, *purpose: int) -> np.random.Generator:
+    """Return the generator of a seed for one purpose, its spawn key: no two of them draw the same numbers."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=purpose)))

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from klcli.data.augmentation import mirrored
-from klcli.data.dataset import Split, Splits
+from klcli.data.dataset import Split, Splits, generator
 from klcli.engine.layers import BatchNorm
 from klcli.engine.network import Network, with_arrays
 from klcli.evaluation.metrics import scores
@@ -30,7 +30,7 @@ def with_policy(
     """
     if policy not in ("precise", "adaptive") or samples is None:
         return network
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(SAMPLE,))))
+    rng = generator(seed, SAMPLE)
     images = splits.train if policy == "precise" else splits.test
     drawn = np.sort(rng.choice(len(images), min(samples, len(images)), replace=False))
     images = replace(images, rows=images.rows[drawn], labels=images.labels[drawn])

@@ -7,7 +7,7 @@ import numpy as np
 from klcli.compiled import NUMPY, Engine
 from klcli.compiled.images import Drawn, Images
 from klcli.data.augmentation import draw_contrast, draw_moves, mixup
-from klcli.data.dataset import CLASSES, Split, epoch_order
+from klcli.data.dataset import CLASSES, Split, epoch_order, generator
 from klcli.engine.losses import Loss
 from klcli.settings.train_config import WEAK_CONTRAST, WEAK_SHIFT, TrainConfig
 
@@ -49,7 +49,7 @@ class Minibatches:
         if step >= self.updates - round(config.weak_augmentation * self.updates):
             shift, contrast = min(shift, WEAK_SHIFT), min(contrast, WEAK_CONTRAST)
         if config.flip or shift or contrast:  # a generator takes 20 us to make
-            rng = self._rng(AUGMENTATION, step)
+            rng = generator(config.shared_seed, AUGMENTATION, step)
             moves = draw_moves(rng, n, flip=config.flip, shift=shift) if config.flip or shift else None
             factors = draw_contrast(rng, n, contrast) if contrast else None
         return self._index(step), moves, factors
@@ -64,8 +64,4 @@ class Minibatches:
 
     def share(self, step: int) -> float:
         """Return the mixup share of update `step`, from Beta(alpha, alpha)."""
-        return float(self._rng(MIXUP, step).beta(self.config.mixup, self.config.mixup))
-
-    def _rng(self, purpose: int, step: int) -> np.random.Generator:
-        sequence = np.random.SeedSequence(self.config.shared_seed, spawn_key=(purpose, step))
-        return np.random.Generator(np.random.PCG64(sequence))
+        return float(generator(self.config.shared_seed, MIXUP, step).beta(self.config.mixup, self.config.mixup))

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from klcli.data.dataset import CLASSES, PIXELS
+from klcli.data.dataset import CLASSES, PIXELS, generator
 from klcli.engine import initializers
 from klcli.engine.layers import Activation, ReLU, SiLU
 from klcli.engine.network import Network, build
@@ -18,7 +18,7 @@ WHITENING = "whitening.V"  # in a checkpoint
 def initialize(config: TrainConfig, d_in: int = PIXELS, whitening: np.ndarray | None = None) -> Network:
     """Return the untrained network of `config` on `d_in` pixels, or on whitened components; a pure function."""
     activation: Activation = SiLU(config.silu_slope) if config.activation == "silu" else ReLU()
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(config.seed, spawn_key=(INIT,))))
+    rng = generator(config.seed, INIT)
     draw = {
         "he": partial(initializers.he, second_moment=activation.second_moment, rng=rng),
         "xavier": partial(initializers.xavier, rng=rng),
