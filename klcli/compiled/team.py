@@ -108,12 +108,10 @@ class Team(Engine):
     def repeated(self, compute: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], Any]:
         """Return a function that computes `compute(X)`, and repeats it without Python.
 
-        The first call of all is not recorded, because it initialises the running averages. After it, the first call
-        with an X of its shape is recorded, and later calls execute the recorded operations on their X and on the
-        arrays of that call: others for each X would take too much memory in a wide stack. `compute` must therefore
-        execute the same operations on the same arrays but X in every call; whatever changes is written into these
-        arrays, if necessary by a function given to `each_time`. A call overwrites the result of the one before with an
-        X of this shape.
+        The first call with an X of its shape is recorded, but not the first of all, which initialises the running
+        averages. Later calls execute the recorded operations on their X and the arrays of that call, and overwrite its
+        result. `compute` must therefore execute the same operations on the same arrays but X in every call; whatever
+        changes is written into these arrays, if necessary by a function given to `each_time`.
         """
         programs: dict[tuple[int, ...], Program] = {}
 

@@ -27,11 +27,8 @@ class TensorCheck:
     """One tensor: the analytic gradient ga against the numerical gradient gn.
 
     Errors are measured over the entries whose difference does not cross the kink of a ReLU, where J has no derivative;
-    mean and deviation of ga and gn over all entries. Deviations are those of the population, as `numpy.std`.
-
-    `equal_decimals` is the largest d with |ga - gn| < 1.5 * 10^-d in every entry, which is the rule of
-    `numpy.testing.assert_almost_equal` (assignment 2, October 2019), and at most MOST_DECIMALS. `ratio_of_sums` is the
-    measure of assignment 3 of May 2022; mean, deviation and signed maximum are those of its bonus listing.
+    mean and deviation of ga and gn over all entries. Deviations are those of the population, as `numpy.std`. Means,
+    deviations and the signed maximum are those of the bonus listing of assignment 3 of May 2022.
     """
 
     tensor: str
@@ -43,9 +40,9 @@ class TensorCheck:
     ratio_of_maxima: float  # max |ga - gn| / max(|ga| + |gn|), one ratio for the whole tensor
     gradient_mean: float  # of ga
     gradient_std: float
-    equal_decimals: int
+    equal_decimals: int  # to which all entries agree, as `numpy.testing.assert_almost_equal` (assignment 2, 2019)
     mismatches: float  # share of the entries with |ga - gn| >= 1.5 * 10^-decimals, `decimals` as given to the check
-    ratio_of_sums: float  # sum |ga - gn| / max(1e-7, sum |ga + gn|)
+    ratio_of_sums: float  # sum |ga - gn| / max(1e-7, sum |ga + gn|) (assignment 3, May 2022)
     numerical_mean: float  # of gn
     numerical_std: float
     difference_mean: float  # of ga - gn
@@ -117,16 +114,13 @@ def check_gradients(
 def _error_of_complex_step(
     name: str, gradients: Mapping[str, np.ndarray], gc: np.ndarray, network: Network, inputs: dict[str, np.ndarray]
 ) -> float:
-    """Return the error relative to twice the largest gradient of the layer; 0 for a difference that is rounding.
-
-    Where BN cancels nearly all of a gradient, rounding remains, and the division by sqrt(v + eps) enlarges it.
-    """
+    """Return the error relative to twice the largest gradient of the layer; 0 for a difference that is rounding."""
     layer = name.partition(".")[0]
     largest = {one: float(np.abs(ga).max(initial=0.0)) for one, ga in gradients.items()}
     scale = max(np.abs(gc).max(initial=0.0), *(size for one, size in largest.items() if one.startswith(f"{layer}.")))
     gain, after = 1.0, layer.replace("linear", "batch_norm")
     norm = network.layers.get(after)
-    if after != layer and isinstance(norm, BatchNorm):
+    if after != layer and isinstance(norm, BatchNorm):  # which cancels nearly all of it, and enlarges its rounding
         gain = max(gain, float((1 / np.sqrt(inputs[after].var(axis=-2) + norm.eps)).max()))
     rounding = ROUNDINGS * np.finfo(np.float64).eps * max(largest.values()) * gain
     difference = np.abs(gradients[name] - gc).max(initial=0.0)
