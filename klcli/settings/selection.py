@@ -20,6 +20,19 @@ VIEW, FILTER, PICTURES = "What to show", "Which runs", "Pictures and HTML report
 VIEWS = ("best", "list_all", "runs", "study", "group_by", "gradchecks")
 FILTERS = ("dataset", "images_of", "bn", "state", "since", "tagged", "where", "sort")
 OF_PICTURES = ("to", "split", "width", "no_title")  # options that change a picture
+# What is shown, and the options that have no effect on it.
+IGNORED: dict[str, tuple[tuple[str, ...], str]] = {
+    "runs": (FILTERS, "--run shows the named runs"),
+    "study": (FILTERS, "--study shows one study"),
+    "gradchecks": (FILTERS, "--gradchecks shows the latest check"),
+    "plot": (FILTERS, "--plot draws the latest study or gradient check"),  # unless it draws runs
+    "group_by": (("sort",), "--group-by sorts by mean validation accuracy"),
+    "html": (
+        ("best", "list_all", "study", "group_by", "gradchecks", "sort", "plot", *OF_PICTURES, "format"),
+        "--html shows all views, or with --run those of runs",
+    ),
+    "dataset": (("images_of",), "--dataset selects the images"),
+}
 FORMATS = ("table", "markdown", "latex", "csv", "csv-semicolon", "json")
 OF_STUDIES, OF_GRADIENTS = ("lambda", "sigma"), "gradients"  # kinds of pictures that show no single runs
 SINGLE = ("rate", "weights", "confusion")  # kinds that draw one picture per run
@@ -88,46 +101,35 @@ class Selection(Settings):
         views = [*map(_option, self._given(VIEWS))]
         require(len(views) < 2, f"{' and '.join(views[:2])}: one view at a time")
         self._check_pictures()
-        self._check_filters(views)
-        other_state = self.state not in (None, "complete") and not self.list_all
-        complete = f"{''.join(views)} shows complete runs, --state {self.state} goes with --list"
-        require(not (views and other_state), complete)
-        ranks = f"--html and --state {self.state}: the page ranks complete runs, for these alone give"
-        require(self.html is None or not self.is_list, f"{ranks} --where \"state = '{self.state}'\"")
-        both = f"--dataset {self.dataset} and --images-of {self.images_of}: give one of them"
-        require(self.dataset is None or self.images_of is None, both)
         if self.study is not None:
             parsed_study(self.study, "--study")
         for name in self.runs:
             parsed(name, "--run")
         if self.images_of is not None:
             parsed(self.images_of, "--images-of")
-        require(bool(self.runs) or not self.diff_only, "--diff-only: compares runs, give at least two with --run")
-        no_check = f"--measures {' '.join(self.measures)}: measures of a gradient check, add --gradchecks"
-        require(not self.measures or self.is_about_gradients, no_check)
         _ = self.order, self.started_since  # both raise if they cannot be parsed
 
-    def _check_filters(self, views: Sequence[str]) -> None:
-        """Refuse options that the view could only ignore."""
-        given = self._given(FILTERS)
-        if self.html is not None:
-            whole = f"--html and {''.join(views)}: the page shows all views, omit one of them (--run limits it to runs)"
-            require(not views or bool(self.runs), whole)
-            others = self._given(("sort", "plot", *OF_PICTURES, "format"))
-            require(not others, f"--html: {_listed(others)} has no effect on the page, omit it")
-        if self.runs or self.study is not None or self.gradchecks:
-            which = "the named runs" if self.runs else "one study" if self.study is not None else "the latest check"
-            require(not given, f"{views[0]} shows {which}, {_listed(given)} cannot select among them: omit it")
-        elif self.group_by:
-            require(self.sort is None, f"--sort {self.sort}: --group-by sorts by mean validation accuracy, omit it")
-        elif self.is_about_studies or self.is_about_gradients:
-            require(not given, f"--plot {self.plot[0]} draws no selection of runs, omit {_listed(given)}")
+    def unused(self) -> dict[str, tuple[str, str]]:
+        found: dict[str, tuple[str, str]] = {}
+        if not self.runs:
+            found["diff_only"] = "runs", "it compares runs, give at least two with --run"
+        if not self.is_about_gradients:
+            found["measures"] = "gradchecks", "these are columns of a gradient check, add --gradchecks"
+        if not self.plot:
+            found |= dict.fromkeys(OF_PICTURES, ("plot", "there is no picture, choose its kind with --plot"))
+        draws_runs = not (self.is_about_studies or self.is_about_gradients)
+        for shown, (ignored, why) in IGNORED.items():
+            if self._given([shown]) and not (shown == "plot" and draws_runs):
+                found |= dict.fromkeys(ignored, (shown, f"{why}, omit one of them"))
+        ranked = self._given(("best", "group_by", "html"))
+        if ranked and self.is_list and "state" not in found:
+            cure = f"give --list, or with --html --where \"state = '{self.state}'\""
+            found["state"] = "list_all", f"{_option(ranked[0])} shows complete runs, {cure}"
+        return found
 
     def _check_pictures(self) -> None:
         """Refuse pictures that do not belong to the view."""
-        kinds, given = " ".join(self.plot), self._given(OF_PICTURES)
-        about = f"{_listed(given)}: no effect without a picture, choose its kind with --plot"
-        require(bool(self.plot or self.html) or not given, about)
+        kinds = " ".join(self.plot)
         if self.to is not None:
             endings = f"--to {self.to}: the name must end in {', '.join(SUFFIXES)}"
             require(self.to.suffix.lower() in SUFFIXES, endings)
@@ -218,7 +220,3 @@ class Selection(Settings):
 
 def _option(name: str) -> str:
     return settings_of(Selection)[name].option
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(_option, names))
