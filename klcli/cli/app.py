@@ -17,7 +17,7 @@ from klcli.cli.commands.evaluate import evaluate
 from klcli.cli.commands.gradcheck import gradcheck
 from klcli.cli.commands.help import help_on
 from klcli.cli.commands.predict import predict
-from klcli.cli.commands.report import ReadingCommand, report
+from klcli.cli.commands.report import report
 from klcli.cli.commands.reproduce import reproduce
 from klcli.cli.commands.search_lambda import search_lambda
 from klcli.cli.commands.sigma_sweep import sigma_sweep
@@ -37,8 +37,8 @@ app = typer.Typer(
 
 for _command in (gradcheck, train, search_lambda, sigma_sweep, assignment, reproduce, evaluate):
     app.command(cls=RecordingCommand)(_command)
-app.command(cls=KlcliCommand)(predict)
-app.command(cls=ReadingCommand)(report)
+for _command in (predict, report):
+    app.command(cls=KlcliCommand)(_command)
 app.add_typer(runs.app, name="runs", cls=HelpfulGroup)
 app.add_typer(data.app, name="data", cls=HelpfulGroup)
 app.command(name="help", cls=KlcliCommand)(help_on)

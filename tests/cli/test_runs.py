@@ -18,7 +18,6 @@ from raw_sql import execute
 from rich.console import Console
 
 from klcli import Lab, SplitConfig, TrainConfig
-from klcli.cli.commands.report import MOVED
 from klcli.report.tables.runs import ranking_table
 from klcli.report.tables.terminal import show
 from klcli.store.checkpoints import save
@@ -159,13 +158,6 @@ def test_a_text_that_looks_like_a_number_stays_the_text(here: Klcli, trained: Pa
     succeeded(here("runs", "export", "--tables", "tables"))
     with (trained / "tables/runs.csv").open() as file:
         assert [run["tags"] for run in csv.DictReader(file)][1] == text
-
-
-@pytest.mark.parametrize("option", MOVED)
-def test_report_names_the_new_place(here: Klcli, refused: Refused, option: str) -> None:
-    line = refused(here("report", option, "1", "x"), 2, f"report {option}: ")
-    assert f"`klcli runs {option[2:].partition('-')[0]}" in line
-    refused(here("report", f"{option}=1"), 2, f"report {option}: ")
 
 
 def test_a_damaged_checkpoint_is_found(here: Klcli, trained: Path) -> None:

@@ -4,11 +4,11 @@ import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from klcli.cli.commands.gradcheck import raise_for_failed, show
 from klcli.cli.invocation import Invocation, invoked, reason
-from klcli.cli.options import KlcliCommand, takes
+from klcli.cli.options import takes
 from klcli.errors import KlcliError, StoreError
 from klcli.files import is_text, require_export
 from klcli.report.tables.table import Table
@@ -17,21 +17,6 @@ from klcli.settings.setting import require
 
 if TYPE_CHECKING:
     from klcli.store.store import Store
-
-# Options of earlier versions, and the commands that now do what they did.
-MOVED = {
-    "--note": "note RUN TEXT", "--tag": "tag RUN TAG", "--untag": "untag RUN TAG", "--delete": "delete RUN...",
-    "--export": "export --tables FOLDER", "--check": "check", "--check-contents": "check --contents",
-}  # fmt: skip
-
-
-class ReadingCommand(KlcliCommand):
-    """A command that refuses the options which once changed the database, and names their new place."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        for name in (one.partition("=")[0] for one in args):
-            require(name not in MOVED, f"report {name}: report only reads, give `klcli runs {MOVED.get(name)}`")
-        return super().parse_args(ctx, args)
 
 
 @takes(Selection)
