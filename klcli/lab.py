@@ -123,9 +123,8 @@ class Lab:
         resume: bool = False,
     ) -> Study:  # fmt: skip
         """Train with every standard deviation of the initial weights, without and with BN, and return the study."""
-        sigmas = tuple(sigmas)
         setup = self._calling("sigma_sweep", config, sigmas, repeats=repeats, vary=vary)
-        plan = sigma_sweep(config, sigmas, repeats, vary)
+        plan = sigma_sweep(config, tuple(sigmas), repeats, vary)
         return self._study(setup, "sigma", "sweep", plan, resume, vary=vary, evaluate_test=True)
 
     def search_lambda(

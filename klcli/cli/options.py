@@ -104,20 +104,12 @@ def _is_option(word: str) -> bool:
 class RecordingCommand(KlcliCommand):
     """A command that, if its result could not be written to stdout, names the database that stores it."""
 
-    stored = "it is stored in"
-
     def invoke(self, ctx: Any) -> None:
         super().invoke(ctx)
         connection = sys.modules.get("klcli.store.connection")  # a list of presets opens none, a dry run stores nothing
         if (loss := streams.loss()) is not None and connection and connection.last_written:
-            stored = f"{self.stored} {ctx.params['db']}"
+            stored = f"it is stored in {ctx.params['db']}"
             raise StoreError(f"the result could not be written to stdout ({loss.strerror}), {stored}")
-
-
-class ChangingCommand(RecordingCommand):
-    """A command that changes or deletes stored runs."""
-
-    stored = "the change was made in"
 
 
 def takes(

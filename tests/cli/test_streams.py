@@ -87,7 +87,7 @@ def test_a_change_stands_whose_output_is_lost(shell: Shell, trained: Path, comma
     before = read(trained, "SELECT * FROM runs")
     done = shell(f"(sleep 0.2; klcli runs tag 1 x >/dev/null; klcli runs {command}; echo $? >code) {to}")
     line = done.stderr.splitlines()[-1]
-    assert re.fullmatch(r"klcli: the result .*\(.*\), the change was made in results/klcli\.db", line)
+    assert re.fullmatch(r"klcli: the result .*\(.*\), it is stored in results/klcli\.db", line)
     assert (trained / "code").read_text() == "4\n"
     assert (read(trained, "SELECT * FROM runs") == before) == command.startswith("untag")
 

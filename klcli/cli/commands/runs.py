@@ -10,7 +10,7 @@ import typer
 
 from klcli.cli.commands.train import show_run
 from klcli.cli.invocation import Invocation, invoked
-from klcli.cli.options import ChangingCommand, KlcliCommand, RecordingCommand, argument
+from klcli.cli.options import KlcliCommand, RecordingCommand, argument
 from klcli.errors import StoreError
 from klcli.files import irregular
 from klcli.report.tables.table import Table, columns
@@ -36,7 +36,7 @@ SomeRuns = Annotated[list[str], argument("RUN...", NAMES_HELP)]
 Tag = Annotated[str, argument("TAG", "A word without spaces.")]
 
 
-@app.command(cls=ChangingCommand)
+@app.command(cls=RecordingCommand)
 @invoked("db")
 def note(
     runs: SomeRuns,
@@ -53,7 +53,7 @@ def note(
     _change(invocation, "note", runs, lambda upkeep, numbers: upkeep.set_note(numbers, storable(text)))
 
 
-@app.command(cls=ChangingCommand)
+@app.command(cls=RecordingCommand)
 @invoked("db")
 def tag(runs: SomeRuns, tag: Tag, *, invocation: Invocation) -> None:
     """Tag runs, for `klcli report --tagged TAG`.
@@ -63,7 +63,7 @@ def tag(runs: SomeRuns, tag: Tag, *, invocation: Invocation) -> None:
     _change(invocation, "tag", runs, lambda upkeep, numbers: upkeep.add_tag(numbers, storable(tag)))
 
 
-@app.command(cls=ChangingCommand)
+@app.command(cls=RecordingCommand)
 @invoked("db")
 def untag(runs: SomeRuns, tag: Tag, *, invocation: Invocation) -> None:
     """Remove a tag from runs.
@@ -84,7 +84,7 @@ def _change(
     invocation.document(f"runs {verb}", {"runs": documents})
 
 
-@app.command(cls=ChangingCommand)
+@app.command(cls=RecordingCommand)
 @invoked("db")
 def delete(
     runs: SomeRuns, yes: bool = flag(PANEL, "Skip the confirmation.", short="-y"), *, invocation: Invocation
