@@ -288,10 +288,8 @@ class Lab:
     def _number(self, given: Run | Study) -> int:
         """Return the number of a record. Raises ConfigError for one of another database, which has other numbers."""
         word, found = ("run", self.store.runs) if isinstance(given, Run) else ("study", self.store.studies)
-        other = (
-            f"{word} {given.id}: this record is of another database than {self._setup.db}, give it to the Lab of that"
-        )
-        require(_origin(found.get(given.id)) == _origin(given), other)
+        other = f"this record is of another database than {self._setup.db}, give it to the Lab of that"
+        require(_origin(found.get(given.id)) == _origin(given), f"{word} {given.id}: {other}")
         return given.id
 
     def _study(self, setup: Setup, kind: str, stage: str, plan: list[TrainConfig], resume: bool, **how: Any) -> Study:

@@ -238,7 +238,8 @@ def gradients_view(
     tables = [later_checks.gradient_check_table(one, measures) for one in later_checks.limited(checks, limit)]
     notes = [*cut, later_checks.gradient_verdict(checks), *later_checks.measure_notes(checks, measures)]
     notes.append(later_checks.gradient_method(checks[0]))
-    document = {"checks": [*map(check_document, checks)], "rows": [*exact_rows(table)]}
+    shown = [*map(check_document, later_checks.limited(checks, limit))]
+    document = {"checks": shown, "rows": [*exact_rows(table)], "verdict": later_checks.gradient_verdict(checks)}
     return View(name="gradients", table=table, tables=tables, notes=notes, document=document)
 
 

@@ -32,10 +32,7 @@ class SplitConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("train_batches", "validation_batches"):
-            batches = getattr(self, name)
-            twice = f"--{name.replace('_', '-')} {listed(batches)}: a batch file is named twice, name each once"
-            require(len(set(batches)) == len(batches), twice)
-            object.__setattr__(self, name, tuple(sorted(batches)))  # equal divisions are equal settings
+            object.__setattr__(self, name, tuple(sorted({*getattr(self, name)})))  # equal divisions are equal settings
         both = sorted(set(self.train_batches) & set(self.validation_batches))
         require(not both, f"--validation-batches {listed(both)}: these are also training batches, name each once")
         unused = f"--validation-batches {listed(self.validation_batches)}: no batch file is left to train on, omit one"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -18,7 +18,6 @@ from klcli.text import command_text, path_text
 
 if TYPE_CHECKING:
     from klcli.store.records import GradientCheck
-    from klcli.store.store import Store
 
 OWN = "Your own program"  # panel of --help
 USED = {  # the options that --export and --against use
@@ -90,30 +89,21 @@ def gradcheck(
     require(not is_typed(ctx, "reference"), f"--reference {reference}: belongs to --against, which is missing")
     names_network = bool(set(typed_settings(ctx, TrainConfig)) - {"seed"})
     checks = invocation.lab.check_gradients(config if names_network else None, settings, seed=config.seed)
-    show(invocation, invocation.lab.store, checks, measures_of(measures))
+    _show(invocation, checks, measures_of(measures))
 
 
-def show(
-    invocation: Invocation, store: "Store", checks: "Sequence[GradientCheck]", measures: Sequence[str],
-    limit: int | None = None,
-) -> None:  # fmt: skip
-    """Show a suite, of at most `limit` tensors, with its picture. Raises GradientCheckFailed where a tensor failed."""
-    from klcli.report.documents import check_document
+def _show(invocation: Invocation, checks: "Sequence[GradientCheck]", measures: Sequence[str]) -> None:
+    """Show a suite with its picture. Raises GradientCheckFailed where a tensor failed."""
     from klcli.report.plots.studies import gradient_errors
-    from klcli.report.tables.later_checks import gradient_verdict, limited
     from klcli.report.views import gradients_view
 
-    found = gradients_view(store, checks, limit, measures)
-    content: dict[str, Any] = {"checks": [*map(check_document, limited(checks, limit))], "notes": [*found.notes]}
+    found = gradients_view(invocation.lab.store, checks, measures=measures)
     invocation.result(*found.tables, *found.notes)
-    if checks:
-        path = store.folder("plots") / f"gradcheck-{checks[0].suite:06d}.png"
-        picture = invocation.picture(path, lambda: gradient_errors(checks))
-        sound = all(error.passed for check in checks for error in check.errors)
-        then = ("gradcheck --export klcli.npz --hidden 50 50 --bn", "train --hidden 50 50 --bn") if sound else ()
-        invocation.places(*then, picture=picture)
-        content |= {"verdict": gradient_verdict(checks), "picture": picture}
-    invocation.document("gradcheck", content)
+    picture = invocation.picture(f"gradcheck-{checks[0].suite:06d}.png", lambda: gradient_errors(checks))
+    sound = all(error.passed for check in checks for error in check.errors)
+    then = ("gradcheck --export klcli.npz --hidden 50 50 --bn", "train --hidden 50 50 --bn") if sound else ()
+    invocation.places(*then, picture=picture)
+    invocation.document("gradcheck", found.document | {"notes": [*found.notes], "picture": picture})
     raise_for_failed(checks)
 
 

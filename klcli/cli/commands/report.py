@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from klcli.cli.commands.gradcheck import raise_for_failed, show
+from klcli.cli.commands.gradcheck import raise_for_failed
 from klcli.cli.invocation import Invocation, invoked, reason
 from klcli.cli.options import takes
 from klcli.errors import KlcliError, StoreError
@@ -68,10 +68,6 @@ def _write_page(invocation: Invocation, store: "Store", selection: Selection, pa
 
 
 def _show(invocation: Invocation, store: "Store", selection: Selection) -> None:
-    if selection.gradchecks and selection.format == "table" and not selection.plot:
-        show(invocation, store, store.gradient_checks.suite(), selection.shown_measures, selection.limit)
-        return
-
     from klcli.report.views import view
     from klcli.store.checkpoints import write_atomically
 
