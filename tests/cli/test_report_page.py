@@ -130,7 +130,7 @@ def test_a_page_of_runs_in_another_state_is_refused_with_a_cure_that_works(
     succeeded(here("report", "--html", "x.html", "--where", condition))
     assert re.findall(r"<summary>Run (\d+):", (trained / "x.html").read_text(encoding="utf-8")) == ["2"]
     succeeded(here("report", "--html", "x.html", "--state", "complete"))
-    omitted = "--run shows the named runs, --state cannot select among them: omit it"
+    omitted = "--state diverged: no effect, --run shows the named runs, omit one of them"
     refused(here("report", "--html", "x.html", "--state", "diverged", "--run", "1-3", "--db", "none.db"), 2, omitted)
 
 
