@@ -138,17 +138,14 @@ class Selection(Settings):
             require(kind not in OF_NO_SPLIT, f"{splits}--plot {kind} shows no split of the images, omit it")
             one = f"{splits}--plot {kind} shows one split, give only {self.split[0]}"
             require(kind not in OF_ONE_SPLIT or len(self.split) == 1, one)
-        of_studies, of_gradients = set(self.plot) & set(OF_STUDIES), OF_GRADIENTS in self.plot
-        of_runs = set(self.plot) - {*OF_STUDIES, OF_GRADIENTS}
-        several = bool(of_runs) + bool(of_gradients) + len(of_studies) > 1
-        if not self.has_view:
-            require(not several, f"--plot {kinds}: these show different things, give one kind or name a view")
-            return
-        needs = f"--plot {' '.join(sorted(of_studies))}: draws a study, name it with --study"
-        require(not of_studies or self.study is not None, needs)
-        latest = "--plot gradients: draws the latest gradient check, omit the other view"
-        require(not of_gradients or self.gradchecks, latest)
-        require(not (of_runs and self.gradchecks), f"--plot {kinds}: --gradchecks has no run to draw, only gradients")
+        for kind in self.plot if self.has_view else ():
+            needs_study = kind in OF_STUDIES and self.study is None
+            require(not needs_study, f"--plot {kind}: draws a study, name it with --study")
+            is_drawn = (kind == OF_GRADIENTS) == self.gradchecks
+            require(is_drawn, f"--plot {kind}: gradients alone draws the check of --gradchecks, and no other view")
+        subjects = {kind if kind in (*OF_STUDIES, OF_GRADIENTS) else "runs" for kind in self.plot}
+        is_one = len(subjects) < 2 or self.has_view
+        require(is_one, f"--plot {kinds}: these show different things, give one kind or name a view")
 
     def command(self, **instead: Any) -> str:
         """Return the command of this view and its filters, without format, pictures and database."""
