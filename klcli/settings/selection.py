@@ -124,7 +124,7 @@ class Selection(Settings):
         ranked = self._given(("best", "group_by", "html"))
         if ranked and self.is_list and "state" not in found:
             cure = f"give --list, or with --html --where \"state = '{self.state}'\""
-            found["state"] = "list_all", f"{_option(ranked[0])} shows complete runs, {cure}"
+            found["state"] = "list_all", f"{_option(ranked[0])} ranks complete runs, {cure}"
         return found
 
     def _check_pictures(self) -> None:
