@@ -18,6 +18,7 @@ from klcli.data.cifar10.archives import LARGEST_ARCHIVE
 from klcli.data.cifar10.reading import locate, read
 from klcli.errors import ConfigError, DataError, StoreError
 from klcli.files import open_regular, replace, unheld
+from klcli.termination import at_the_end
 from klcli.text import path_text
 
 URL = f"https://www.cs.toronto.edu/~kriz/{layouts.BINARY.archive}"
@@ -83,16 +84,22 @@ def fetch(url: str, destination: Path, progress: Progress, expected_md5: str | N
 @contextlib.contextmanager
 def _alone(part: Path) -> Iterator[None]:
     """Keep other processes from downloading into `part`, which may be renamed; it is removed if it ends up empty."""
+
+    def remove_empty() -> None:
+        with contextlib.suppress(OSError):
+            if part.stat().st_size == 0:
+                part.unlink()
+
     part.touch()  # what is not there cannot be locked
     with unheld(part) as is_free:
         if is_free is False or not part.exists():  # the other one has renamed it a moment ago
             raise StoreError(f"{path_text(part)}: another `klcli data fetch` downloads it, wait for its end")
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                if part.stat().st_size == 0:
-                    part.unlink()
+        with at_the_end(remove_empty):
+            try:
+                yield
+            except BaseException:
+                remove_empty()
+                raise
 
 
 def fetched_before(url: str, destination: Path) -> Fetched | None:
