@@ -43,7 +43,10 @@ def _checking(method: Callable[..., Any], called: str) -> Callable[..., Any]:
 
     @wraps(method)
     def check(*given: Any, **named: Any) -> Any:
-        bound = signature.bind(*given, **named)
+        try:
+            bound = signature.bind(*given, **named)
+        except TypeError:
+            return method(*given, **named)  # fails in the words of Python
         for name, annotation in expected.items():
             if name in bound.arguments:
                 bound.arguments[name] = _checked(bound.arguments[name], annotation, f"{called}({name}=")

@@ -52,7 +52,7 @@ class GradientCheckFailed(KlcliError):
 
 
 class Diverged(KlcliError):
-    """The cost is no longer finite; the run is stored in the state `diverged`."""
+    """The cost is no longer finite; a run is stored in the state `diverged`, an evaluation is not stored."""
 
     exit_code = ExitCode.DIVERGED
 

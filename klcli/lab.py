@@ -59,7 +59,8 @@ class Lab:
     `db` is by default that of the commands: KLCLI_DB, else results/klcli.db. `data` is a path, "cifar10" or
     "synthetic"; `threads` those of BLAS; `jobs` the number of processes that train stacks, by default one per core,
     with 1 this process, where a single network also trains on one core alone; `executor` the address of a Dask
-    scheduler. `observer` receives messages and progress. `command` is stored with the results.
+    scheduler. `observer` receives messages and progress. `command` is stored with the results, but not with
+    evaluations, which store the one that repeats them.
 
     Methods raise ConfigError for arguments of another type and settings that exclude each other, DataError for missing
     or damaged images, StoreError if the database or its disk fails, and Interrupted after Ctrl-C, with the command that
@@ -197,8 +198,7 @@ class Lab:
         several = runs if isinstance(runs, Iterable) and not isinstance(runs, str) else [runs]
         names = [*map(self._name, several)]
         require(bool(names), "evaluate(runs=()): give at least one run")
-        setup = self._calling("evaluate", names, settings, ensemble=ensemble)
-        return evaluating.evaluate(setup, [*map(str, names)], settings, ensemble)
+        return evaluating.evaluate(self._setup, [*map(str, names)], settings, ensemble)
 
     def predict(
         self, pictures: Iterable[AnyPath] | AnyPath, run: AnyRun | None = None, *,

@@ -47,8 +47,7 @@ def reevaluate(networks: Sequence[TrainedNetwork], splits: Splits, settings: Eva
     """
     started = time.perf_counter()
     policies = [policy_of(one.name, one.config, settings) for one in networks]
-    for policy in policies:
-        check_statistics(policy, len(splits.validation), len(splits.test))
+    check_statistics(settings.bn_statistics, len(splits.validation), len(splits.test))
     prepared = []
     for one in networks:
         seed = one.config.shared_seed if settings.seed is None else settings.seed
@@ -65,7 +64,8 @@ def reevaluate(networks: Sequence[TrainedNetwork], splits: Splits, settings: Eva
 
     validation, test = score(splits.validation), score(splits.test)
     if not math.isfinite(validation.loss + test.loss):
-        raise Diverged(f"{', '.join(one.name for one in networks)}: the loss is not finite, nothing is stored")
+        names = ", ".join(one.name for one in networks)
+        raise Diverged(f"{names}: the loss is not finite, this evaluation is not stored")
     used = sorted({policy for policy in policies if policy})
     drawn_from = {"precise": splits.train, "adaptive": splits.test}.get(settings.bn_statistics or "")
     samples = min(settings.samples, len(drawn_from)) if settings.samples and drawn_from else None

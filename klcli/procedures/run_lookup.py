@@ -61,14 +61,17 @@ def _named(store: Store, which: str, asked: str) -> list[Run]:
     return found
 
 
-def chosen_study(store: Store, which: str, asked: str = "study") -> Study:
+def chosen_study(store: Store, which: str, asked: str = "study", among: Sequence[Study] | None = None) -> Study:
     """Return the study of a name: `last` is the newest complete one, -1 the newest, -2 the one before it.
+
+    Numbers are those of all studies, the others count `among` some.
 
     Raises ConfigError for a name that no study can have, StoreError if there is no such study.
     """
     if (number := parsed_study(which, asked)) >= 0:
         return store.studies.get(number)
-    found = [one for one in store.studies.all() if which != LAST or one.state == "complete"]
+    every = store.studies.all() if among is None else among
+    found = [one for one in every if which != LAST or one.state == "complete"]
     require(bool(found) or which != LAST, f"{asked} last: {store.path} holds no complete study, give -1 or a number")
     return found[number] if -len(found) <= number else store.studies.get(number)
 

@@ -133,7 +133,8 @@ def _earlier(runner: StudyRunner, config: TrainConfig, from_study: str | int | N
     studies, sha256 = runner.store.studies, runner.dataset.sha256
     if from_study is None and runner.resume:
         from_study = _begun(runner, config)
-    named = [] if from_study is None else [chosen_study(runner.store, str(from_study), "--from")]
+    stages = [one for one in studies.all() if one.kind == KIND and "low" in one.settings]
+    named = [] if from_study is None else [chosen_study(runner.store, str(from_study), "--from", stages)]
     found = named or studies.complete(KIND, "coarse", sha256)
     require(bool(found), "--fine: there is no complete coarse search on these images yet, add --coarse")
     study = min(found, key=lambda one: _distance(one, config)) if len(found) > 1 else found[0]

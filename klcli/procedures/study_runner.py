@@ -19,7 +19,7 @@ from klcli.store.studies import identity
 from klcli.studies.execution import ImagesReference, StackTask, execute, stacks
 from klcli.studies.executors import open_executor
 from klcli.termination import deferred
-from klcli.training.budget import budget_of, updates_of
+from klcli.training.budget import budget_of, require_trainable, updates_of
 from klcli.training.cores import cores
 from klcli.training.environment import changes, environment
 from klcli.training.result import TrainResult
@@ -49,7 +49,7 @@ class StudyRunner:
 
     @classmethod
     def opened(cls, setup: Setup, config: TrainConfig, resume: bool) -> "StudyRunner":
-        budget_of(config)  # refused before the images are opened
+        require_trainable(config)
         setup.prepare_engine()
         dataset = setup.images()
         setup.warn_of(dataset, config)

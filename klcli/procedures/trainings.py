@@ -18,7 +18,7 @@ from klcli.store.runs import UNFINISHED
 from klcli.store.store import Store
 from klcli.termination import deferred
 from klcli.text import command_text
-from klcli.training.budget import budget_of
+from klcli.training.budget import budget_of, require_trainable
 from klcli.training.cores import cores
 from klcli.training.environment import continued, environment
 from klcli.training.result import Snapshot, TrainResult
@@ -27,7 +27,7 @@ from klcli.training.trainer import train as train_stack
 
 def train(setup: Setup, config: TrainConfig) -> Run:
     """Train one network and return its run, which is recorded before the first update."""
-    budget_of(config)  # refused before the images are opened
+    require_trainable(config)
     with setup.pinned():
         setup.prepare_engine()
         return _begin(setup, config, setup.images())

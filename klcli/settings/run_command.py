@@ -16,7 +16,7 @@ from klcli.text import command_text, user_path
 DEFAULT_DATABASE = Path("results/klcli.db")  # in the working directory, unless --db or KLCLI_DB names another
 # Before a `--`, which is not within quotes, and the arguments behind it.
 _ARGUMENTS = re.compile(r"""(?= -- (?:[^'"]|'[^']*'|"[^"]*")*$)""")
-_FROM = re.compile(r"(--from[ =]|from_study=)'?(-?\w+)'?")
+_FROM = re.compile(r"(--from[ =]|from_study=)('?)(-?\w+)\2")
 OF_SEARCH: dict[str, Any] = {"batch_norm": True, "step_epochs": 2.0}  # own defaults of `klcli search-lambda`
 
 
@@ -74,7 +74,7 @@ def evaluation_command(runs: Sequence[int], values: Mapping[str, Any], *, data: 
 
 def with_study(command: str, number: Callable[[str], int]) -> str:
     """Return the command of a search with another number of the study that it starts from, which `number` is given."""
-    return _FROM.sub(lambda found: f"{found[1]}{number(found[2])}", command)
+    return _FROM.sub(lambda found: f"{found[1]}{number(found[3])}", command)
 
 
 def resuming_command(command: str, kind: str) -> str:

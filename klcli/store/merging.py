@@ -95,10 +95,8 @@ class _Merging:
                 # Without computed ones, and without those that a user has added to one of both.
                 self._columns = {mine.name: mine.columns_dict.keys() & theirs.columns_dict for mine, theirs in pairs}
                 self._leave_out_running(copy)
-            theirs = self._source.read("SELECT json_group_array(identity) AS identities FROM runs")[0]["identities"]
             about = "SELECT id, identity, study_id, state, epochs_done, checkpoint, checkpoint_sha256 FROM runs"
-            found = self._here.read(f"{about} WHERE identity IN (SELECT value FROM json_each(?))", [theirs])
-            known = {row["identity"]: row for row in found}  # the runs that are here already
+            known = {row["identity"]: dict(row) for row in self._here.each(about)}
             self._copy_studies(known)
             self._copy_runs(known)
             self._copy_evaluations()
@@ -144,12 +142,14 @@ class _Merging:
             wanted.add(run["study_id"])
             if (mine := known.get(run["identity"])) and mine["study_id"] is not None:
                 numbers[run["study_id"]] = mine["study_id"]
-        new = {row["id"]: row for row in self._rows("studies", "1 ORDER BY id") if row["id"] in wanted - numbers.keys()}
+        missing = wanted - numbers.keys()
+        new = {row["id"]: row for row in self._rows("studies", "1 ORDER BY id") if row["id"] in missing}
         numbers |= {old: next_number(self._tables, "studies") for old in new}
         named = {str(old): number for old, number in numbers.items()}
-        for old, row in new.items():  # no study has the number 0: the one that its command names is not here
-            command = row["command"] and with_study(row["command"], lambda one: named.get(one, 0))
-            self._insert("studies", [row | {"id": numbers[old], "parent": None, "command": command}])
+        for old, row in new.items():
+            if row["kind"] == "lambda" and row["command"]:  # 0, which no study is, for one that is not here
+                row["command"] = with_study(row["command"], lambda one: named.get(one, 0))
+            self._insert("studies", [row | {"id": numbers[old], "parent": None}])
         self._copied["study"] |= new.keys()
         for row in self._rows("studies", "parent IS NOT NULL"):  # of a new study, or one that had been deleted here
             own = {row["id"], row["parent"]}

@@ -64,7 +64,6 @@ def budget_of(config: TrainConfig, n: int | None = None) -> Budget:
     n = config.split.sizes()[0] if n is None else n
     if config.batch_size > n:
         raise ConfigError(f"--batch-size {config.batch_size}: larger than the {n} training images, give at most {n}")
-    check_statistics(config.bn_statistics if config.batch_norm else None, *config.split.sizes()[1:])
     per_epoch = n // config.batch_size
     half = f"--step-size {config.step_size}" if config.step_size else f"--step-epochs {config.step_epochs:g}"
     length = f"--cycles {config.cycles} {half}" if config.epochs is None else f"--epochs {config.epochs}"
@@ -81,6 +80,12 @@ def budget_of(config: TrainConfig, n: int | None = None) -> Budget:
         raise ConfigError(f"{length}{often}: more than {MAX_EVALUATIONS} evaluations, give fewer")
     steps = {round(per_evaluation * number) for number in range(1, evaluations + 1)} - {0}
     return Budget(config, per_epoch, step_size, total, tuple(sorted(steps | {total})))
+
+
+def require_trainable(config: TrainConfig) -> None:
+    """Raise ConfigError for settings of which no training can begin, before any image is opened."""
+    budget_of(config)
+    check_statistics(config.bn_statistics if config.batch_norm else None, *config.split.sizes()[1:])
 
 
 def updates_of(configs: Sequence[TrainConfig], *, is_chain: bool) -> int:

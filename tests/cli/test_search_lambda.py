@@ -113,6 +113,11 @@ def test_a_study_to_go_on_from_has_names(here: Klcli, rows: Rows) -> None:
     assert [parent for _, parent, _ in stages(rows)] == [None, 1, 2, 1]
     commands = [row["command"].rpartition("--from ")[2] for row in rows("studies")[1:]]
     assert commands == ["1", "2", "1"]
+    few = ("--data", "synthetic", "--subset", "200", "--epochs", "1", "--hidden", "5", "--repeats", "2")
+    succeeded(here("train", *few))  # a study, too, but none to go on from
+    for name in ("last", "-1"):
+        succeeded(here(*SEARCH, "--fine", "--from", name))
+    assert [parent for stage, parent, _ in stages(rows) if stage == "fine"] == [1, 2, 1, 4, 6]
 
 
 def test_rounds_are_as_many_fine_stages_each_within_the_one_before(here: Klcli, rows: Rows) -> None:

@@ -174,6 +174,8 @@ def test_statistics_of_a_single_image_are_refused(
     few, settings = replace(splits, test=one), EvaluationSettings(bn_statistics=policy)
     with pytest.raises(ConfigError, match="of a single image") if n == 1 else nullcontext():
         reevaluate(networks[:1], few, settings)
+    own = replace(networks[0], config=replace(networks[0].config, bn_statistics=policy))
+    assert reevaluate([own], few, EvaluationSettings()).policy == policy  # an earlier klcli has trained such networks
 
 
 def test_a_loss_that_is_not_finite_is_no_evaluation(networks: list[TrainedNetwork], splits: Splits) -> None:

@@ -152,6 +152,7 @@ def test_everything_comes_along_once(here: Path, other: Path) -> None:
     [
         ("klcli search-lambda --fine --from 1 --trials 1", "klcli search-lambda --fine --from 2 --trials 1"),
         ("klcli search-lambda --fine --from=1", "klcli search-lambda --fine --from=2"),
+        ("klcli search-lambda --fine --from '1' --seed 1", "klcli search-lambda --fine --from 2 --seed 1"),
         ("Lab('a.db').search_lambda(SearchSettings(fine=1, from_study='1'))",
          "Lab('a.db').search_lambda(SearchSettings(fine=1, from_study=2))"),
         ("klcli search-lambda --fine --from 9", "klcli search-lambda --fine --from 0"),  # it was deleted
@@ -164,6 +165,13 @@ def test_the_command_of_a_search_names_the_study_by_its_new_number(
     execute(other, "UPDATE studies SET command = ? WHERE id = 2", old)
     merge(here, other)
     assert [(row["parent"], row["command"]) for row in rows(here, "studies", "id = 3")] == [(2, new)]
+
+
+def test_the_words_of_another_command_are_no_study(here: Path, other: Path) -> None:
+    command = "klcli reproduce a3-2024 --note 'taken --from here' --markdown page.md"
+    execute(other, "UPDATE studies SET kind = 'reproduction', command = ? WHERE id = 2", command)
+    merge(here, other)
+    assert [row["command"] for row in rows(here, "studies", "id = 3")] == [command]
 
 
 @pytest.mark.parametrize(

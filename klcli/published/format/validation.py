@@ -18,7 +18,7 @@ from klcli.settings.sameness import SETTINGS
 from klcli.settings.setting import Setting
 from klcli.settings.train_config import TrainConfig
 from klcli.text import visible
-from klcli.training.budget import budget_of
+from klcli.training.budget import require_trainable
 
 SHOWN = 40  # characters of a value in a message
 # The settings of a report, by key: without the seeds, which --repeats varies, and the name of a preset. The seed of
@@ -213,7 +213,7 @@ class _Checker:
             del settings["sigma"], places["sigma"]  # he and xavier do not take the common sigma
         try:
             config = TrainConfig.from_values(settings)
-            budget_of(config)
+            require_trainable(config)
         except ConfigError as error:
             words = _with_keys(str(error))
             if places.get(key := words.partition(" ")[0]) == ("common", key):  # others may need it

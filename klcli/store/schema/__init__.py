@@ -33,6 +33,8 @@ def additions(db: Database) -> list[str]:
         removal = "DELETE FROM evaluation_runs WHERE run_id = OLD.id;"  # and with it the evaluation
         updated = f"AFTER UPDATE OF checkpoint_sha256 ON runs WHEN {is_other}"
         statements.append(f"CREATE TRIGGER {STALE} {updated} BEGIN {removal} END")
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs_by_time'").fetchone():
+        statements.append("CREATE INDEX runs_by_time ON runs (started_at)")
     for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE type = 'view' AND name = 'best_runs'"):
         together = re.sub("sha256, .* ORDER BY", lambda _: f"sha256, {ONE_SPLIT} ORDER BY", sql)
         ranked = re.sub("state = 'complete'.*", lambda _: f"state = 'complete' AND {AS_CONFIGURED}", together)
