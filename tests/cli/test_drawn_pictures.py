@@ -34,6 +34,8 @@ def settings_of(kind: str, folder: Path) -> dict[str, str]:
         (own / f"fontlist-v{version}.json").write_text("{broken")
     if kind == "working folder":
         (folder / "matplotlibrc").write_text(HOSTILE)
+    elif kind == "pipe in the working folder":
+        os.mkfifo(folder / "matplotlibrc")
     elif kind == "binary in the working folder":
         (folder / "matplotlibrc").write_bytes(b"\xff\xfe\x00 broken")
     return {
@@ -41,6 +43,7 @@ def settings_of(kind: str, folder: Path) -> dict[str, str]:
         "nonsense": {"MPLBACKEND": "nonsense"},
         "file": {"MATPLOTLIBRC": str(own / "matplotlibrc")},
         "binary": {"MATPLOTLIBRC": str(own / "binary")},
+        "without end": {"MATPLOTLIBRC": "/dev/zero"},
         "config folder": {"MPLCONFIGDIR": str(own)},
         "no home": dict.fromkeys(("HOME", "MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), "/proc/nowhere"),
         "warnings": {"PYTHONWARNINGS": "error"},
@@ -49,8 +52,8 @@ def settings_of(kind: str, folder: Path) -> dict[str, str]:
 
 DRAW = ("report", "--quiet", "--run", "2", "--plot", "curves", "--to")
 KINDS = (
-    *("inline", "nonsense", "file", "binary", "config folder", "no home", "warnings"),
-    *("working folder", "binary in the working folder"),
+    *("inline", "nonsense", "file", "binary", "without end", "config folder", "no home", "warnings"),
+    *("working folder", "pipe in the working folder", "binary in the working folder"),
 )
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+HERE = Path(__file__).parent
+USERS = ("MPLBACKEND", "MATPLOTLIBRC")
 # Text as outlines renders the same everywhere; without the salt, the ids in an SVG are random.
 OWN: dict[Any, Any] = {"svg.hashsalt": "klcli", "svg.fonttype": "path", "pdf.fonttype": 42}
 
@@ -41,21 +43,27 @@ def silence() -> Iterator[None]:
 
 
 def _import_without_the_users_settings() -> None:
-    for name in [one for one in sys.modules if one.startswith("matplotlib.")]:
-        del sys.modules[name]  # they stay behind a failed import, without a parent
-    backend = os.environ.pop("MPLBACKEND", None)
+    """Import matplotlib, then apply the user's settings, which the code of a Python user expects."""
+    users = {name: os.environ.pop(name) for name in USERS if name in os.environ}
+    os.environ["MATPLOTLIBRC"] = str(HERE)
     try:
-        with contextlib.chdir(Path(__file__).parent):  # its matplotlibrc takes precedence over all others
-            import matplotlib  # noqa: F401
+        # A file in the working folder takes precedence over the variable.
+        with contextlib.chdir(HERE) if os.path.lexists("matplotlibrc") else contextlib.nullcontext():
+            import matplotlib as mpl
     finally:
-        if backend is not None:
-            os.environ["MPLBACKEND"] = backend
+        del os.environ["MATPLOTLIBRC"]
+        os.environ.update(users)
+    with contextlib.suppress(Exception):
+        if Path(mpl.matplotlib_fname()).is_file():  # not a pipe
+            settings = mpl.rc_params()
+            # matplotlib's placeholder for no backend is no text. To assign it makes matplotlib import pyplot, in 0.1 s.
+            named = {key for key in settings if key != "backend" or isinstance(settings[key], str)}
+            mpl.rcParams.update({key: settings[key] for key in named})
+    with contextlib.suppress(Exception):
+        mpl.rcParams["backend"] = users["MPLBACKEND"]
 
 
 if "matplotlib" not in sys.modules:
     # A matplotlib that cannot be imported is reported where a picture is drawn.
     with silence(), contextlib.suppress(Exception):
-        try:
-            import matplotlib  # noqa: F401
-        except Exception:  # for example a backend that is not installed, or a file that is no text
-            _import_without_the_users_settings()
+        _import_without_the_users_settings()
