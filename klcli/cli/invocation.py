@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # slow to import, and not needed for --version
     from klcli.studies.execution import StackTask
     from klcli.training.budget import Budget
 
-SCHEMA = 1  # version of the JSON documents; raised when a key changes its meaning or is removed
+SCHEMA = 2  # version of the JSON documents; raised when a key changes its meaning or is removed
 FULL_WIDTH = 10_000  # columns assumed for a pipe: a table limited to 80 columns loses digits
 EXECUTION = "Execution"
 ALWAYS = ("as_json", "quiet", "debug")

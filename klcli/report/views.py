@@ -15,6 +15,7 @@ from klcli.report.tables.runs import RESULTS, comparison_table, list_table, rank
 from klcli.report.tables.table import Table
 from klcli.settings.procedures import MEASURES
 from klcli.settings.run_command import in_database
+from klcli.settings.run_names import names_of
 from klcli.settings.selection import MOST_ROWS, Selection
 from klcli.settings.setting import require
 from klcli.store.records import BEST_FIRST, NEWEST_FIRST, GradientCheck, ImageSet, Order, Run, RunFilter, Study
@@ -221,7 +222,7 @@ def _side_by_side(store: Store, selection: Selection) -> View:
         "differs": [row["setting"] for row in comparison_table(runs, diff_only=True).rows],
     }
     table, cut = _limited(comparison_table(runs, selection.diff_only, evaluations), selection.limit)
-    name = "-".join(["run" if len(runs) == 1 else "runs", *(str(run.id) for run in runs)])
+    name = "-".join(["run" if len(runs) == 1 else "runs", *names_of(run.id for run in runs)])
     return View(name=name, table=table, notes=cut + notes, document=document, runs=runs, is_chosen=True)
 
 
@@ -289,7 +290,7 @@ def study_view(store: Store, number: int, limit: int | None = None) -> View:
 
 
 def latest_study(store: Store, kind: str) -> int:
-    """Return the latest search or sweep: synthetic images late, subsets too, and last those without a complete run.
+    """Return the latest search or sweep, with a complete run, on CIFAR-10 and on all images if there is such a one.
 
     Raises ConfigError if there is none.
     """
@@ -307,7 +308,7 @@ def latest_study(store: Store, kind: str) -> int:
 
 
 def is_on_all_images(study: Study) -> bool:
-    """Whether a study has no part of the training images, as a quick trial does."""
+    """Whether a study trains on all images, not on a part as a quick trial does."""
     [first, *_] = study.settings.get("plan") or [{}]
     split = first.get("split") or {}
     return split.get("subset") is None and not split.get("train_batches")

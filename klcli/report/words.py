@@ -66,7 +66,7 @@ def split_words(split: SplitConfig, *others: SplitConfig) -> str:
 
 
 def subset_words(runs: Sequence[Run]) -> str:
-    """`, subset of 5000 with 1111 test images`, `, 5000 images of batch 1`, `, runs 3-4 on subsets of the images`.
+    """`, subset of 5000 with 1111 test images`, `, 5000 images of batch file 1`, `, runs 3-4 on subsets of the images`.
 
     For a title; empty if all train on all images.
     """
@@ -76,7 +76,7 @@ def subset_words(runs: Sequence[Run]) -> str:
     if len(sizes) == 1 and len(partial) == len(runs):
         (train, _, test), subset, batches = sizes.pop()
         if subset is None:
-            return f", {train} images of batch {listed(batches)}"
+            return f", {train} images of {numbered('batch file', batches)}"
         return f", subset of {train} with {test} test {counted(test, 'image')}"
     return f", {run_numbers(partial)} on {'a subset' if len(partial) == 1 else 'subsets'} of the images"
 

@@ -120,10 +120,10 @@ class Selection(Settings):
         draws_runs = not (self.is_about_studies or self.is_about_gradients)
         for shown, (ignored, why) in IGNORED.items():
             if self._given([shown]) and not (shown == "plot" and draws_runs):
-                found |= dict.fromkeys(ignored, (shown, f"{why}, omit one of them"))
+                found |= dict.fromkeys(self._given(ignored), (shown, f"{why}, omit one of them"))
         ranked = self._given(("best", "group_by", "html"))
         if ranked and self.is_list and "state" not in found:
-            cure = f"give --list, or with --html --where \"state = '{self.state}'\""
+            cure = "give --list" if self.html is None else f"give --where \"state = '{self.state}'\""
             found["state"] = "list_all", f"{_option(ranked[0])} ranks complete runs, {cure}"
         return found
 
@@ -142,7 +142,7 @@ class Selection(Settings):
             needs_study = kind in OF_STUDIES and self.study is None
             require(not needs_study, f"--plot {kind}: draws a study, name it with --study")
             is_drawn = (kind == OF_GRADIENTS) == self.gradchecks
-            require(is_drawn, f"--plot {kind}: gradients alone draws the check of --gradchecks, and no other view")
+            require(is_drawn, f"--plot {kind}: --gradchecks draws only --plot gradients, and no other view does")
         subjects = {kind if kind in (*OF_STUDIES, OF_GRADIENTS) else "runs" for kind in self.plot}
         is_one = len(subjects) < 2 or self.has_view
         require(is_one, f"--plot {kinds}: these show different things, give one kind or name a view")

@@ -211,8 +211,9 @@ class Settings:
             if "." not in one.key:
                 value, default = getattr(self, one.key), one.default
                 # Most values are the default, and a report parses the settings of thousands of runs. Equal tuples may
-                # still differ in the types of their items.
-                if value is not default and (type(value) is not type(default) or value != default or one.item):
+                # still differ in the types of their items, and equal zeros in their sign.
+                is_same = value == default and type(value) is type(default) and not one.item
+                if value is not default and not (is_same and (value or one.kind is not float)):
                     object.__setattr__(self, one.key, one.checked(value))
 
     def unused(self) -> dict[str, tuple[str, str]]:

@@ -18,7 +18,7 @@ def test_an_empty_database(here: Klcli, trained: Path) -> None:
     assert done.returncode == 0
     assert "klcli train --hidden 50 30 20 --bn" in done.stdout
     document = json.loads(here("report", "--json").stdout)
-    assert (document["schema"], document["command"], document["runs"]) == (1, "report", [])
+    assert (document["schema"], document["command"], document["runs"]) == (2, "report", [])
 
 
 @pytest.mark.usefixtures("unrendered")

@@ -210,7 +210,7 @@ def test_a_deviation_is_explained_whichever_stage_has_it(
 def test_the_json_document(here: Klcli, rows: Rows) -> None:
     done = here(*SEARCH, "--coarse", "--fine", "--final", "--json")
     document = json.loads(done.stdout)
-    assert (document["schema"], document["command"]) == (1, "search-lambda")
+    assert (document["schema"], document["command"]) == (2, "search-lambda")
     assert [(one["study"], one["stage"]) for one in document["studies"]] == [(1, "coarse"), (2, "fine")]
     runs = rows("runs")
     for study in document["studies"]:

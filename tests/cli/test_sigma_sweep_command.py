@@ -93,7 +93,7 @@ def test_a_repeated_sweep_is_shown_again_with_its_intervals(here: Klcli) -> None
 
 def test_the_json_document(here: Klcli, rows: Rows) -> None:
     document = json.loads(here(*SWEEP, "--sigmas", "0.1", "--json").stdout)
-    assert (document["schema"], document["command"], document["study"]) == (1, "sigma-sweep", 1)
+    assert (document["schema"], document["command"], document["study"]) == (2, "sigma-sweep", 1)
     assert [run["test_loss"] for run in document["runs"]] == [run["test_loss"] for run in rows("runs")]
     assert document["runs"][0]["config"]["sigma"] == 0.1
 

@@ -280,7 +280,7 @@ def test_json_is_one_document_with_the_stored_numbers(here: Klcli, rows: Rows) -
     done = here("train", "--json", "--hidden", "20", *ONE_CYCLE)
     assert done.returncode == 0
     document = json.loads(done.stdout)
-    assert document["schema"] == 1
+    assert document["schema"] == 2
     assert document["command"] == "train"
     [run] = rows("runs")
     for name in ("config", "versions"):

@@ -40,7 +40,7 @@ def charts(split: SplitConfig) -> list[Chart]:
 
 @pytest.mark.parametrize("index", range(9))
 def test_the_title_of_a_picture_names_a_subset(index: int) -> None:
-    assert "10000 images of batch 1" in charts(SplitConfig(train_batches=(1,), validation_batches=(2,)))[index].title
+    assert "10000 images of batch file 1" in charts(SplitConfig(train_batches=(1,), validation_batches=(2,)))[index].title
     assert "subset of 900 with 200 test images" in charts(SplitConfig(subset=900))[index].title
     assert "subset" not in charts(SplitConfig())[index].title
 
@@ -54,7 +54,7 @@ def test_words_of_subsets() -> None:
     assert subset_words([whole, part]) == ", run 2 on a subset of the images"
     assert subset_words([part, other]) == ", runs 2-3 on subsets of the images"
     batches = [run(number, TrainConfig(split=SplitConfig(train_batches=(number - 3,)))) for number in (4, 5)]
-    assert subset_words(batches[:1]) == ", 5000 images of batch 1"
+    assert subset_words(batches[:1]) == ", 5000 images of batch file 1"
     assert subset_words([whole, batches[0]]) == ", run 4 on a subset of the images"
     assert subset_words(batches) == ", runs 4-5 on subsets of the images"
     assert subset_words([run(6, TrainConfig(split=SplitConfig(validation_batches=(5,))))]) == ""  # all the others

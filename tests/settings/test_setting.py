@@ -210,6 +210,7 @@ def test_numbers_of_numpy_are_stored_as_those_of_python(given: dict[str, Any], s
 
 def test_a_negative_zero_is_zero() -> None:
     assert TrainConfig(lam=-0.0).to_json() == TrainConfig(lam=0).to_json()
+    assert TrainConfig(momentum=-0.0).to_json() == TrainConfig().to_json()
 
 
 def test_an_array_is_no_number() -> None:

@@ -7,8 +7,9 @@ with the column names of the database.
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 from klcli.csv_text import AT_ONCE, csv_text
@@ -64,8 +65,10 @@ def to_csv(table: Table, notes: Sequence[str] = (), *, has_decimal_comma: bool =
 
     With a decimal comma, as a German Excel expects it, columns end in a semicolon and the byte order mark is needed.
     """
-    # A row with a deviation has more columns.
-    keys = [*dict.fromkeys(chain.from_iterable(exact_rows(table)))] or [column.key for column in table.columns]
+    # The first row has the columns, and the rows with a deviation more of them.
+    wider = [row for row in table.rows if any(isinstance(value, Shown) and value.more for value in row.values())]
+    found = dict.fromkeys(key for row in exact_rows(replace(table, rows=[*table.rows[:1], *wider])) for key in row)
+    keys = list(found) or [column.key for column in table.columns]
     exact, lines = exact_rows(table), [csv_text([keys], has_decimal_comma=has_decimal_comma)]
     while portion := [[row.get(key) for key in keys] for row in islice(exact, AT_ONCE)]:
         lines.append(csv_text(portion, has_decimal_comma=has_decimal_comma))
@@ -101,7 +104,9 @@ def exact_rows(table: Table) -> Iterator[dict[str, Any]]:
         exact: dict[str, Any] = {}
         for key in keys:
             value = row.get(key)
-            if isinstance(value, Shown):
+            if type(value) in _STORED:
+                exact[key] = value
+            elif isinstance(value, Shown):
                 exact[key] = stored_value(value.value)
                 exact |= {f"{key}_{part}": one for part, one in value.more.items()}
             else:
@@ -130,6 +135,7 @@ def _unset(found: re.Match[str]) -> str:
 # What pdfLaTeX cannot set without a further package: all but most of Latin-1 and Latin Extended-A, and some signs.
 _UNSET = re.compile("[^\n -\u017e–—‘’“”†‡•…‰€™]+|[«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲų]+")
 _SIZES = {"": 5.0, r"\small": 4.5, r"\footnotesize": 4.0, r"\scriptsize": 3.5}  # points of a letter
+_STORED = {str, int, float, type(None)}  # types whose values are stored as they are
 _MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\|`*_[]<>&~$"})
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}

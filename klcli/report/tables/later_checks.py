@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import accumulate, product
 from typing import Any
 
-from klcli.report.tables.table import SPLITS, Row, Table, columns
+from klcli.report.tables.table import SPLITS, Row, Table, columns, signed
 from klcli.report.words import IN_NAME, counted, network_name, not_counted, options_words
 from klcli.settings.procedures import IN_GRADIENT
 from klcli.settings.sameness import SETTINGS, numbers_key
@@ -77,10 +77,10 @@ def difference_notes(evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> 
         if (half := sample.half_interval) is not None:
             low, high = sample.mean - half, sample.mean + half
             interval = f"95 % interval from {low:+.4f} to {high:+.4f}"
-            differs = f"{split} accuracy differs by {sample.mean:+.4f} on the mean of {sample.n} runs"
+            differs = f"{split} accuracy differs by {signed(sample.mean)} on the mean of {sample.n} runs"
             notes.append(f"{differs}, {interval}: {'no more' if low <= 0 <= high else 'more'} than chance")
         elif sample.n > 1:
-            differs = f"{split} accuracy differs by {sample.mean:+.4f} in each of {sample.n} runs"
+            differs = f"{split} accuracy differs by {signed(sample.mean)} in each of {sample.n} runs"
             notes.append(f"{differs}: equal differences have no interval")
     if repeated := {run.id for run in runs} - {run.id for _, run in trainings}:
         notes.append(not_counted(repeated))
