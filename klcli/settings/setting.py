@@ -212,7 +212,7 @@ class Settings:
                 value, default = getattr(self, one.key), one.default
                 # Most values are the default, and a report parses the settings of thousands of runs. Equal tuples may
                 # still differ in the types of their items, and equal zeros in their sign.
-                is_same = value == default and type(value) is type(default) and not one.item
+                is_same = type(value) is type(default) and not one.item and value == default
                 if value is not default and not (is_same and (value or one.kind is not float)):
                     object.__setattr__(self, one.key, one.checked(value))
 

@@ -40,7 +40,8 @@ def charts(split: SplitConfig) -> list[Chart]:
 
 @pytest.mark.parametrize("index", range(9))
 def test_the_title_of_a_picture_names_a_subset(index: int) -> None:
-    assert "10000 images of batch file 1" in charts(SplitConfig(train_batches=(1,), validation_batches=(2,)))[index].title
+    parts = SplitConfig(train_batches=(1,), validation_batches=(2,))
+    assert "10000 images of batch file 1" in charts(parts)[index].title
     assert "subset of 900 with 200 test images" in charts(SplitConfig(subset=900))[index].title
     assert "subset" not in charts(SplitConfig())[index].title
 

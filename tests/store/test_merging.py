@@ -169,7 +169,7 @@ def test_the_command_of_a_search_names_the_study_by_its_new_number(
 
 def test_the_words_of_another_command_are_no_study(here: Path, other: Path) -> None:
     command = "klcli reproduce a3-2024 --note 'taken --from here' --markdown page.md"
-    execute(other, "UPDATE studies SET kind = 'reproduction', command = ? WHERE id = 2", command)
+    execute(other, "UPDATE studies SET kind = 'reproduce', command = ? WHERE id = 2", command)
     merge(here, other)
     assert [row["command"] for row in rows(here, "studies", "id = 3")] == [command]
 
