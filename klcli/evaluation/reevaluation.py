@@ -47,7 +47,7 @@ def reevaluate(networks: Sequence[TrainedNetwork], splits: Splits, settings: Eva
     """
     started = time.perf_counter()
     policies = [policy_of(one.name, one.config, settings) for one in networks]
-    check_statistics(settings.bn_statistics, len(splits.validation), len(splits.test))
+    check_statistics(settings.bn_statistics if any(policies) else None, len(splits.validation), len(splits.test))
     prepared = []
     for one in networks:
         seed = one.config.shared_seed if settings.seed is None else settings.seed

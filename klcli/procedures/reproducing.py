@@ -20,7 +20,7 @@ from klcli.settings.setting import require
 from klcli.settings.train_config import TrainConfig
 from klcli.studies.execution import stacks
 from klcli.studies.plans import check_repeats
-from klcli.training.budget import budget_of, updates_of
+from klcli.training.budget import require_trainable, updates_of
 
 ALL = "all"
 
@@ -95,7 +95,7 @@ def _planned(
     for config in (config for experiment in one.experiments for config in experiment.configs):
         few = f"--subset {subset}: a minibatch of {argument} has {config.batch_size} images, give at least that"
         require(subset is None or subset >= config.batch_size, few)
-        budget_of(config)
+        require_trainable(config)
     return one, plans
 
 

@@ -43,7 +43,7 @@ def chosen_runs(store: Store, which: Sequence[str], asked: str = "run") -> list[
 def _named(store: Store, which: str, asked: str) -> list[Run]:
     name = parsed(which, asked)
     if isinstance(name, str):
-        latest = f"state = 'complete' {NEWEST}"
+        latest = f"+state = 'complete' {NEWEST}"  # with the plus, SQLite takes the index of times and sorts nothing
         if found := store.runs.where(latest) if name == LAST else best_runs(store, 1, RunFilter()):
             return found
         kind = "complete run" if name == LAST else "run to rank"
@@ -64,7 +64,7 @@ def _named(store: Store, which: str, asked: str) -> list[Run]:
 def chosen_study(store: Store, which: str, asked: str = "study", among: Sequence[Study] | None = None) -> Study:
     """Return the study of a name: `last` is the newest complete one, -1 the newest, -2 the one before it.
 
-    Numbers are those of all studies, the others count `among` some.
+    The names other than numbers choose from `among`, by default all.
 
     Raises ConfigError for a name that no study can have, StoreError if there is no such study.
     """

@@ -12,6 +12,7 @@ from klcli.procedures.setup import Setup
 from klcli.procedures.study_runner import StudyRunner
 from klcli.settings.procedures import SearchSettings
 from klcli.settings.run_command import with_study
+from klcli.settings.run_names import parsed_study
 from klcli.settings.sameness import SETTINGS, differences
 from klcli.settings.setting import Role, Setting, require
 from klcli.settings.split_config import SplitConfig
@@ -134,6 +135,8 @@ def _earlier(runner: StudyRunner, config: TrainConfig, from_study: str | int | N
     if from_study is None and runner.resume:
         from_study = _begun(runner, config)
     stages = [one for one in studies.all() if one.kind == KIND and "low" in one.settings]
+    is_there = len(stages) >= -parsed_study(str(from_study or 0), "--from")
+    require(is_there, f"--from {from_study}: there is no such coarse or fine search yet, add --coarse or give a number")
     named = [] if from_study is None else [chosen_study(runner.store, str(from_study), "--from", stages)]
     found = named or studies.complete(KIND, "coarse", sha256)
     require(bool(found), "--fine: there is no complete coarse search on these images yet, add --coarse")

@@ -49,7 +49,7 @@ class StudyRunner:
 
     @classmethod
     def opened(cls, setup: Setup, config: TrainConfig, resume: bool) -> "StudyRunner":
-        require_trainable(config)
+        (budget_of if resume else require_trainable)(config)  # an older klcli began what it would not refuse
         setup.prepare_engine()
         dataset = setup.images()
         setup.warn_of(dataset, config)

@@ -74,7 +74,7 @@ def evaluation_command(runs: Sequence[int], values: Mapping[str, Any], *, data: 
 
 def with_study(command: str, number: Callable[[str], int]) -> str:
     """Return the command of a search with another number of the study that it starts from, which `number` is given."""
-    return _FROM.sub(lambda found: f"{found[1]}{number(found[3])}", command)
+    return _FROM.sub(lambda found: f"{found[1]}{number(found[3])}", command, count=1)
 
 
 def resuming_command(command: str, kind: str) -> str:

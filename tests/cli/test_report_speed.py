@@ -149,12 +149,13 @@ def test_a_long_list_names_its_limit_and_csv_has_every_run(large: Path) -> None:
     assert peak(large, "report", "--list")[1] == 0
     text = (large / "out").read_text()
     numbers = [line.split()[0] for line in text.splitlines() if line.split()[:1] and line.split()[0].isdigit()]
-    assert numbers == [str(number) for number in range(RUNS, RUNS - 1000, -1)]
+    newest = read(large, "SELECT id FROM runs ORDER BY started_at DESC, id DESC LIMIT 1000")
+    assert numbers == [str(row["id"]) for row in newest]
     assert f"Only the newest 1000 of {RUNS} runs: `--limit {RUNS}` shows all." in text
     assert peak(large, "report", "--list", "--format", "csv")[1] == 0
     with (large / "out").open() as file:
         listed = list(csv.DictReader(file))
-    stored = read(large, "SELECT id, validation_accuracy, hidden, seed FROM runs ORDER BY id DESC")
+    stored = read(large, "SELECT id, validation_accuracy, hidden, seed FROM runs ORDER BY started_at DESC, id DESC")
     shown = [(int(one["id"]), one["validation_accuracy"], one["network"], int(one["seed"])) for one in listed]
     for (number, accuracy, network, seed), row in zip(shown, stored, strict=True):
         exact = row["validation_accuracy"]

@@ -105,19 +105,23 @@ def test_the_fine_stage_goes_on_from_the_latest_coarse_one_of_the_same_settings(
     assert parents == [*(study for _, study in expected), 3, 1]
 
 
-def test_a_study_to_go_on_from_has_names(here: Klcli, rows: Rows) -> None:
+def test_a_study_to_go_on_from_has_names(here: Klcli, refused: Refused, rows: Rows) -> None:
     """The stored command has the number: these names are those of other studies later."""
-    succeeded(here(*SEARCH, "--coarse"))
-    for name in ("last", "-1", "-3"):
-        succeeded(here(*SEARCH, "--fine", "--from", name))
-    assert [parent for _, parent, _ in stages(rows)] == [None, 1, 2, 1]
-    commands = [row["command"].rpartition("--from ")[2] for row in rows("studies")[1:]]
-    assert commands == ["1", "2", "1"]
     few = ("--data", "synthetic", "--subset", "200", "--epochs", "1", "--hidden", "5", "--repeats", "2")
     succeeded(here("train", *few))  # a study, too, but none to go on from
     for name in ("last", "-1"):
+        done = here(*SEARCH, "--quiet", "--fine", "--from", name)
+        refused(done, 2, f"--from {name}: there is no such coarse or fine search yet")
+    succeeded(here(*SEARCH, "--coarse"))
+    for name in ("last", "-1", "-3"):
         succeeded(here(*SEARCH, "--fine", "--from", name))
-    assert [parent for _, parent, _ in stages(rows) if parent] == [1, 2, 1, 4, 6]
+    assert [parent for _, parent, _ in stages(rows)] == [None, None, 2, 3, 2]
+    commands = [row["command"].rpartition("--from ")[2] for row in rows("studies")[2:]]
+    assert commands == ["2", "3", "2"]
+    succeeded(here("train", *few, "--seed", "9"))
+    for name in ("last", "-1"):
+        succeeded(here(*SEARCH, "--fine", "--from", name))
+    assert [parent for _, parent, _ in stages(rows) if parent] == [2, 3, 2, 5, 7]
 
 
 def test_rounds_are_as_many_fine_stages_each_within_the_one_before(here: Klcli, rows: Rows) -> None:

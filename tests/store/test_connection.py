@@ -16,9 +16,10 @@ import sqlite_utils
 from raw_sql import execute, opened
 
 from klcli.errors import ExitCode, StoreError
+from klcli.procedures.run_lookup import NEWEST
 from klcli.store import connection, schema
 from klcli.store.connection import Database
-from klcli.store.records import BEST_FIRST, NEWEST_FIRST, RunFilter
+from klcli.store.records import BEST_FIRST, RunFilter
 from klcli.store.schema import migrations
 from klcli.store.store import Store
 
@@ -76,8 +77,10 @@ def test_opening_an_old_database_changes_nothing(database: Path) -> None:
 def test_the_newest_runs_are_found_without_sorting_all(database: Path) -> None:
     Store(database).close()
     with opened(database) as db:
-        plan = db.execute(f"EXPLAIN QUERY PLAN SELECT * FROM runs ORDER BY {NEWEST_FIRST.sql()} LIMIT 1").fetchall()
-    assert [step[-1] for step in plan] == ["SCAN runs USING INDEX runs_by_time"]
+        for condition in ("1", "+state = 'complete'"):
+            query = f"SELECT * FROM runs WHERE {condition} {NEWEST}"
+            plan = db.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
+            assert [step[-1] for step in plan] == ["SCAN runs USING INDEX runs_by_time"]
 
 
 def test_the_steps_of_the_schema_are_what_was_released() -> None:

@@ -76,7 +76,7 @@ def difference_notes(evaluations: Sequence[Evaluation], runs: Sequence[Run]) -> 
         sample = Sample(tuple(a - b for a, b in pairs if a is not None and b is not None))
         if (half := sample.half_interval) is not None:
             low, high = sample.mean - half, sample.mean + half
-            interval = f"95 % interval from {low:+.4f} to {high:+.4f}"
+            interval = f"95 % interval from {signed(low)} to {signed(high)}"
             differs = f"{split} accuracy differs by {signed(sample.mean)} on the mean of {sample.n} runs"
             notes.append(f"{differs}, {interval}: {'no more' if low <= 0 <= high else 'more'} than chance")
         elif sample.n > 1:
