@@ -302,7 +302,9 @@ def test_the_most_confused_pairs_have_their_names() -> None:
     classes, counts = [f"class {i}" for i in range(10)], confusion(labels, predicted)
     content = draw_confusion(trained(1), counts, classes, "svg").decode()
     texts = re.findall(r"<!-- (.*?) -->", content, re.DOTALL)  # each text of an SVG is drawn as paths, named before
-    assert "6 test images, accuracy 0.3333" in " ".join(texts)
+    assert "6 test images, accuracy 0.3333; grey: no image of the class" in " ".join(texts)
+    whole = draw_confusion(trained(1), counts + np.eye(10, dtype=int), classes, "svg").decode()
+    assert "grey" not in whole
     assert texts.index("class 1 and class 9") < texts.index("class 3 and class 5")  # from below: the most often on top
     assert texts[texts.index("most confused pairs") - 2 :][:2] == ["1", "3"]
     assert texts.count("0") == 3 * 9 + 8  # in the rows of classes 0, 5, 9 and 3; the others have no image and no share

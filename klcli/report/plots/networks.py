@@ -31,16 +31,19 @@ def draw_confusion(
     """
     names = [*map(plain, classes)]
     accuracy = np.trace(counts) / counts.sum()
-    caption = f"{settings_line(run)}; {counts.sum()} {on} images, accuracy {accuracy:.4f}{not_complete([run])}"
+    totals = counts.sum(axis=1, keepdims=True)
+    grey = "" if totals.all() else "; grey: no image of the class"
+    results = f"{counts.sum()} {on} images, accuracy {accuracy:.4f}{grey}"
+    caption = f"{settings_line(run)}; {results}{not_complete([run])}"
     width, title = look.inches(12), run_title(f"Confusion on the {on} split, run", run)
     is_wide, side = width >= WIDE, min(6.0, 0.9 * width)
     digits = min(9, DIGITS * side)
     figure, _ = new_figure(width, side if is_wide else side + BARS_INCHES, title, caption, look)
     below: dict[str, Any] = {"nrows": 2, "height_ratios": (side, BARS_INCHES)}
     matrix, bars = figure.subplots(**({"ncols": 2, "width_ratios": (1.7, 1)} if is_wide else below))
-    shares = np.ma.masked_invalid(counts / np.where(total := counts.sum(axis=1, keepdims=True), total, np.nan))
+    shares = np.ma.masked_invalid(counts / np.where(totals, totals, np.nan))
     darkest = max(0.6, shares.max())
-    matrix.set_facecolor("#dddddd")  # the row of a class without an image
+    matrix.set_facecolor("#dddddd")
     matrix.imshow(shares, cmap="Blues", vmin=0, vmax=darkest)
     for row, column in np.argwhere(~shares.mask):
         share = shares[row, column]
